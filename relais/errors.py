@@ -7,7 +7,8 @@
     |-- StepFailed          a step of the release did its work and the answer is no (a build, a start, a contract)
     |-- Lost                the wheel is somebody else's now: a foreign write, a newer owner
     |-- Unavailable         an outage: the only error that is retried
-    `-- Denied              the outside said no for good: permission, quota policy, a missing resource
+    |-- Denied              the outside said no for good: permission, quota policy, a missing resource
+    `-- Conflict            somebody wrote between our read and our write; nothing was applied: read again, decide again
 """
 
 
@@ -57,3 +58,7 @@ class Unavailable(RelaisError):
 
 class Denied(RelaisError):
     """The outside answered, and the answer is final: no permission, no such resource, refused for what it is."""
+
+
+class Conflict(RelaisError):
+    """Somebody wrote between our read and our write; nothing of ours was applied: read again and decide again."""
