@@ -50,20 +50,20 @@ def pack(message: Any) -> Any:
     return packed
 
 
-def service(package: str, client: type, impl: object) -> grpc.GenericRpcHandler[Any, Any]:
+def service(package: str, client: type, impl: object) -> "grpc.GenericRpcHandler[Any, Any]":
     """Serve one service: `service("google.cloud.run_v2", run_v2.ServicesClient, impl)`.
 
     Every method that `impl` has under the RPC's own name (`async def GetService(self, request, ctx)`) is served; every other one answers
     UNIMPLEMENTED. Requests arrive as the client's own classes (proto-plus where the client has them).
     """
-    table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    table: dict[str, "grpc.RpcMethodHandler[Any, Any]"] = {}
     name = ""
     for name, rpc, request_class in _rpcs(package, client):
         table[rpc] = _handler(name, rpc, impl, request_class)
     return grpc.method_handlers_generic_handler(name, table)
 
 
-def operations(impl: object) -> grpc.GenericRpcHandler[Any, Any]:
+def operations(impl: object) -> "grpc.GenericRpcHandler[Any, Any]":
     """Serve google.longrunning.Operations, whose descriptor is installed."""
     descriptor = operations_pb2.DESCRIPTOR.services_by_name["Operations"]
     request_class: Any = message_factory.GetMessageClass
@@ -82,7 +82,7 @@ def _rpcs(package: str, client: type) -> Iterator[tuple[str, str, type]]:
         yield f"{metadata['protoPackage']}.{short}", rpc, request_class
 
 
-def _handler(service_name: str, rpc: str, impl: object, request_class: Any) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(service_name: str, rpc: str, impl: object, request_class: Any) -> "grpc.RpcMethodHandler[Any, Any]":
     method: Handler | None = getattr(impl, rpc, None)
 
     async def call(request: Any, ctx: Context) -> Any:
