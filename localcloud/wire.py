@@ -56,7 +56,7 @@ def service(package: str, client: type, impl: object) -> "grpc.GenericRpcHandler
     Every method that `impl` has under the RPC's own name (`async def GetService(self, request, ctx)`) is served; every other one answers
     UNIMPLEMENTED. Requests arrive as the client's own classes (proto-plus where the client has them).
     """
-    table: dict[str, "grpc.RpcMethodHandler[Any, Any]"] = {}
+    table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     name = ""
     for name, rpc, request_class in _rpcs(package, client):
         table[rpc] = _handler(name, rpc, impl, request_class)
