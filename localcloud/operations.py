@@ -18,6 +18,7 @@ from localcloud.wire import Code, Context, Refusal, pack
 
 log = logging.getLogger(__name__)
 
+_pb: Any = operations_pb2  # generated modules have no types
 Work = Coroutine[Any, Any, Any]  # gives the response message, or raises Refusal: the operation's error
 _LONGEST_WAIT_S = 600.0
 
@@ -32,9 +33,10 @@ class Operations:
     def start(self, parent: str, metadata_pb: Any, coroutine: Work, *, resume: str = "") -> Any:
         """Run a coroutine as an operation of `projects/P/locations/L` and give its Operation, not yet done.
 
-        `resume` is what the owner of the operation needs to run it again when the local cloud restarts; without it, the operation then fails.
+        `resume` is what the owner of the operation needs to run it again when the local cloud restarts; without it, the
+        operation then fails.
         """
-        operation = operations_pb2.Operation(name=f"{parent}/operations/{uuid.uuid4()}", metadata=pack(metadata_pb))  # type: ignore[attr-defined]
+        operation = _pb.Operation(name=f"{parent}/operations/{uuid.uuid4()}", metadata=pack(metadata_pb))
         self._state.put_operation(operation.name, operation.SerializeToString(), done=False, resume=resume)
         self._run(operation, coroutine)
         return operation
@@ -49,7 +51,7 @@ class Operations:
     def resume(self, again: Callable[[str], Work | None]) -> None:
         """After a restart: run the unfinished operations again, or fail those that nobody can run again."""
         for _, body, resume in self._state.unfinished_operations():
-            operation = operations_pb2.Operation.FromString(body)  # type: ignore[attr-defined]
+            operation = _pb.Operation.FromString(body)
             work = again(resume) if resume else None
             if work is not None:
                 self._run(operation, work)
@@ -73,21 +75,20 @@ class Operations:
         wanted = request.filter.replace(" ", "").lower()
         if wanted not in ("", "done=true", "done=false"):
             raise Refusal(Code.INVALID_ARGUMENT, f"The filter '{request.filter}' is not known here: use done=true or done=false.")
-        found = [operations_pb2.Operation.FromString(body) for body in self._state.operations(request.name)]  # type: ignore[attr-defined]
+        found = [_pb.Operation.FromString(body) for body in self._state.operations(request.name)]
         if wanted:
             found = [operation for operation in found if operation.done == (wanted == "done=true")]
         start = int(request.page_token or "0")
         size = min(request.page_size or 100, 1000)
         token = str(start + size) if start + size < len(found) else ""
-        return operations_pb2.ListOperationsResponse(  # type: ignore[attr-defined]
-            operations=found[start : start + size], next_page_token=token
-        )
+        return _pb.ListOperationsResponse(operations=found[start : start + size], next_page_token=token)
 
     async def DeleteOperation(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[operations.proto DeleteOperation] Forgets the operation; what it does goes on."""
         self._get(request.name)
         self._state.delete_operation(request.name)
-        return empty_pb2.Empty()  # type: ignore[attr-defined]
+        empty: Any = empty_pb2
+        return empty.Empty()
 
     async def close(self) -> None:
         """Stop working; unfinished operations stay unfinished in the state, to be resumed."""
@@ -99,7 +100,7 @@ class Operations:
         body = self._state.operation(name)
         if body is None:
             raise Refusal(Code.NOT_FOUND, f"Operation '{name}' does not exist.")
-        return operations_pb2.Operation.FromString(body)  # type: ignore[attr-defined]
+        return _pb.Operation.FromString(body)
 
     def _run(self, operation: Any, work: Work) -> None:
         task = asyncio.create_task(self._work(operation, work), name=operation.name)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS services (name TEXT PRIMARY KEY, body BLOB NOT NULL, policy BLOB NOT NULL DEFAULT x'', made INTEGER NOT NULL DEFAULT 0,
-    routes TEXT NOT NULL DEFAULT '[]');
+CREATE TABLE IF NOT EXISTS services (name TEXT PRIMARY KEY, body BLOB NOT NULL, policy BLOB NOT NULL DEFAULT x'',
+    made INTEGER NOT NULL DEFAULT 0, routes TEXT NOT NULL DEFAULT '[]');
 CREATE TABLE IF NOT EXISTS revisions (name TEXT PRIMARY KEY, service TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL,
     template BLOB NOT NULL, image TEXT NOT NULL DEFAULT '', phase TEXT NOT NULL, message TEXT NOT NULL DEFAULT '');
 CREATE INDEX IF NOT EXISTS revisions_of ON revisions (service, number);
-CREATE TABLE IF NOT EXISTS operations (number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE NOT NULL, body BLOB NOT NULL, done INTEGER NOT NULL,
-    resume TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS operations (number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE NOT NULL, body BLOB NOT NULL,
+    done INTEGER NOT NULL, resume TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS ports (service TEXT NOT NULL, tag TEXT NOT NULL, port INTEGER NOT NULL UNIQUE, PRIMARY KEY (service, tag));
 CREATE TABLE IF NOT EXISTS cursors (container TEXT NOT NULL, stream TEXT NOT NULL, stamp TEXT NOT NULL, PRIMARY KEY (container, stream));
 """
@@ -103,7 +103,8 @@ class State:
     def put_revision(self, stored: StoredRevision) -> None:
         """Write one revision."""
         self._db.execute(
-            "INSERT OR REPLACE INTO revisions (name, service, number, body, template, image, phase, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO revisions (name, service, number, body, template, image, phase, message) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (stored.name, stored.service, stored.number, stored.body, stored.template, stored.image, stored.phase, stored.message),
         )
 

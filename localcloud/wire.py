@@ -17,6 +17,7 @@ from google.protobuf import any_pb2, message_factory
 
 log = logging.getLogger(__name__)
 
+_any: Any = any_pb2  # generated modules have no types
 Code = grpc.StatusCode
 Context = Any  # grpc.aio.ServicerContext, which the stubs type per request and response
 Handler = Callable[[Any, Context], Awaitable[Any]]
@@ -45,7 +46,7 @@ def to_pb(message: Any) -> Any:
 
 def pack(message: Any) -> Any:
     """Pack a message (protobuf or proto-plus) into a protobuf Any."""
-    packed = any_pb2.Any()  # type: ignore[attr-defined]  # generated modules have no types
+    packed = _any.Any()
     packed.Pack(to_pb(message))
     return packed
 
