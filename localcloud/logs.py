@@ -1,0 +1,133 @@
+"""Keeps log entries in SQLite and serves them as Cloud Logging does (google.logging.v2.LoggingServiceV2).
+
+https://cloud.google.com/logging/docs/reference/v2/rpc/google.logging.v2#loggingservicev2
+"""
+
+import asyncio
+import re
+import time
+from typing import Any, Final
+
+import grpc
+from google.api.monitored_resource_pb2 import MonitoredResource
+from google.cloud.logging_v2 import types
+from google.protobuf import any_pb2, empty_pb2
+from google.rpc import status_pb2
+
+from localcloud import entries
+from localcloud.logstore import BadQuery, LogStore
+from localcloud.wire import Code, Context, Refusal, abort
+
+__all__ = ["LogStore", "Logging"]
+
+_ENTRY_BYTES: Final = 256 * 1024
+_PAGE_SIZE: Final = 1000
+_PARENT: Final = re.compile(r"(projects|folders|organizations|billingAccounts)/[^/]+(/locations/[^/]+/buckets/[^/]+/views/[^/]+)?")
+_LOG_NAME: Final = re.compile(r"(projects|folders|organizations|billingAccounts)/[^/]+/logs/[^/]{1,511}")
+_Any: Final[Any] = any_pb2.Any  # type: ignore[attr-defined]  # generated modules have no types
+_Empty: Final[Any] = empty_pb2.Empty  # type: ignore[attr-defined]
+_Status: Final[Any] = status_pb2.Status
+
+
+class Logging:
+    """LoggingServiceV2 over a store; TailLogEntries and CopyLogEntries are not served."""
+
+    def __init__(self, store: LogStore) -> None:
+        self._store = store
+
+    async def ListLogEntries(self, request: Any, _: Context) -> Any:
+        wanted = types.ListLogEntriesRequest.pb(request)
+        size = _page_size(wanted.page_size, 50)
+        for name in wanted.resource_names:
+            _refuse_unless(_PARENT.fullmatch(name) is not None, f"Invalid resource name: {name!r}. Name a project: projects/PROJECT_ID.")
+        _refuse_unless(len(wanted.resource_names) > 0, "At least one resource name is required: resource_names=['projects/PROJECT_ID'].")
+        try:
+            page = await asyncio.to_thread(
+                self._store.list, tuple(wanted.resource_names), wanted.filter, wanted.order_by, size, wanted.page_token
+            )
+        except BadQuery as error:
+            raise Refusal(Code.INVALID_ARGUMENT, str(error)) from error
+        return types.ListLogEntriesResponse.pb()(entries=page.entries, next_page_token=page.next_page_token)
+
+    async def WriteLogEntries(self, request: Any, ctx: Context) -> Any:
+        wanted = types.WriteLogEntriesRequest.pb(request)
+        received = entries.timestamp(time.time_ns())
+        good: list[Any] = []
+        bad: dict[int, str] = {}
+        for index, given in enumerate(wanted.entries):
+            entry = _with_defaults(given, wanted, received)
+            if reason := _fault(entry):
+                bad[index] = reason
+            else:
+                good.append(entry)
+        if bad and not wanted.partial_success:
+            index, reason = next(iter(bad.items()))
+            raise Refusal(Code.INVALID_ARGUMENT, f"entries[{index}]: {reason} None of the {len(wanted.entries)} entries was written.")
+        if not wanted.dry_run:
+            self._store.write(good)
+        if bad:
+            message = f"{len(bad)} of {len(wanted.entries)} entries were not written; the first: entries[{min(bad)}]: {bad[min(bad)]}"
+            ctx.set_trailing_metadata((("grpc-status-details-bin", _partial_errors(message, bad)),))
+            await abort(ctx, Code.INVALID_ARGUMENT, message)
+        return types.WriteLogEntriesResponse()
+
+    async def ListLogs(self, request: Any, _: Context) -> Any:
+        parents = tuple(request.resource_names) or (request.parent,)
+        size = _page_size(request.page_size, 50)
+        for name in parents:
+            _refuse_unless(_PARENT.fullmatch(name) is not None, f"Invalid resource name: {name!r}. Name a project: projects/PROJECT_ID.")
+        names = [name for name in await asyncio.to_thread(self._store.log_names, parents) if name > request.page_token]
+        more = names[size - 1] if len(names) > size else ""
+        return types.ListLogsResponse(log_names=names[:size], next_page_token=more)
+
+    async def DeleteLog(self, request: Any, _: Context) -> Any:
+        _refuse_unless(_LOG_NAME.fullmatch(request.log_name) is not None, f"Invalid log name: {request.log_name!r}.")
+        if not await asyncio.to_thread(self._store.delete_log, request.log_name):
+            raise Refusal(Code.NOT_FOUND, f"Log {request.log_name} does not exist.")
+        return _Empty()
+
+
+def _refuse_unless(holds: bool, message: str) -> None:
+    if not holds:
+        raise Refusal(Code.INVALID_ARGUMENT, message)
+
+
+def _page_size(wanted: int, default: int) -> int:
+    _refuse_unless(0 <= wanted <= _PAGE_SIZE, f"page_size is {wanted}; it must be between 0 and {_PAGE_SIZE}.")
+    return wanted or default
+
+
+def _with_defaults(given: Any, request: Any, received: Any) -> Any:
+    """What a WriteLogEntriesRequest says once for all of its entries, and what the service fills in."""
+    entry = entries.LogEntry()
+    entry.CopyFrom(given)
+    entry.log_name = entry.log_name or request.log_name
+    if not entry.HasField("resource"):
+        entry.resource.CopyFrom(request.resource if request.HasField("resource") else MonitoredResource(type="global"))
+    for name, value in request.labels.items():
+        if name not in entry.labels:
+            entry.labels[name] = value
+    if not entry.HasField("timestamp"):
+        entry.timestamp.CopyFrom(received)
+    entry.insert_id = entry.insert_id or entries.insert_id()
+    entry.receive_timestamp.CopyFrom(received)
+    return entry
+
+
+def _fault(entry: Any) -> str:
+    if not _LOG_NAME.fullmatch(entry.log_name):
+        return f"The log name is {entry.log_name!r}; it must be projects/PROJECT_ID/logs/LOG_ID."
+    if (size := entry.ByteSize()) > _ENTRY_BYTES:
+        return f"Log entry with size {size / 1024:.1f}K exceeds maximum size of 256.0K."
+    return ""
+
+
+def _partial_errors(message: str, bad: dict[int, str]) -> bytes:
+    """Which entries were not written, as the detail of the status that partial_success ends with."""
+    code = int(grpc.StatusCode.INVALID_ARGUMENT.value[0])
+    detail = types.WriteLogEntriesPartialErrors.pb()()
+    for index, reason in bad.items():
+        detail.log_entry_errors[index].CopyFrom(_Status(code=code, message=reason))
+    packed = _Any()
+    packed.Pack(detail)
+    return bytes(_Status(code=code, message=message, details=[packed]).SerializeToString())
