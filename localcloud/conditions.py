@@ -1,0 +1,95 @@
+"""The conditions of services and revisions, and their states (google/cloud/run/v2/condition.proto)."""
+
+import datetime
+from collections.abc import MutableSequence
+from typing import Any
+
+from google.cloud import run_v2
+
+from localcloud.failures import Common, OfRevision, Reason
+
+Condition = run_v2.Condition
+State: Any = run_v2.Condition.State
+Severity: Any = run_v2.Condition.Severity
+
+
+def now() -> datetime.datetime:
+    """The time now, in UTC."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+def condition(
+    kind: str, state: int, message: str = "", reason: Reason | None = None, severity: int = Severity.SEVERITY_UNSPECIFIED
+) -> Condition:
+    """Make one condition, of this moment."""
+    made = Condition(type_=kind, state=state, message=message, severity=severity, last_transition_time=now())
+    if isinstance(reason, Common):
+        made.reason = reason
+    elif isinstance(reason, OfRevision):
+        made.revision_reason = reason
+    return made
+
+
+def put(conditions: MutableSequence[Condition], new: Condition) -> None:
+    """Replace the condition of the same type; the time of transition stays if nothing else changed."""
+    for index, old in enumerate(conditions):
+        if old.type_ == new.type_:
+            same = (old.state, old.message, old.severity, old.reason, old.revision_reason)
+            if same != (new.state, new.message, new.severity, new.reason, new.revision_reason):
+                conditions[index] = new
+            return
+    conditions.append(new)
+
+
+def find(conditions: MutableSequence[Condition], kind: str) -> Condition | None:
+    """The condition of one type."""
+    return next((each for each in conditions if each.type_ == kind), None)
+
+
+def pending_revision() -> list[Condition]:
+    """A revision that is being tried."""
+    text = "Deploying Revision. Waiting on revision to be ready."
+    return [
+        condition("Ready", State.CONDITION_RECONCILING, text),
+        condition("ContainerReady", State.CONDITION_RECONCILING),
+        condition("ContainerHealthy", State.CONDITION_RECONCILING),
+        condition("ResourcesAvailable", State.CONDITION_RECONCILING),
+    ]
+
+
+def ready_revision(revision: run_v2.Revision, seconds: float, pulled: float) -> None:
+    """The revision was tried and serves."""
+    put(revision.conditions, condition("Ready", State.CONDITION_SUCCEEDED, f"Deploying revision succeeded in {seconds:.2f}s."))
+    put(revision.conditions, condition("ContainerReady", State.CONDITION_SUCCEEDED, f"Imported container image in {pulled:.2f}s."))
+    healthy = f"Containers became healthy in {max(seconds - pulled, 0):.2f}s."
+    put(revision.conditions, condition("ContainerHealthy", State.CONDITION_SUCCEEDED, healthy))
+
+
+def failed_revision(revision: run_v2.Revision, message: str, reason: Reason, *, containers_fault: bool) -> None:
+    """The revision cannot serve."""
+    culprit = "ContainerHealthy" if containers_fault else "ContainerReady"
+    imported = condition("ContainerReady", State.CONDITION_SUCCEEDED)
+    other = imported if containers_fault else condition("ContainerHealthy", State.CONDITION_PENDING)
+    put(revision.conditions, condition("Ready", State.CONDITION_FAILED, message, reason))
+    put(revision.conditions, condition(culprit, State.CONDITION_FAILED, message, reason))
+    put(revision.conditions, other)
+    put(revision.conditions, condition("ResourcesAvailable", State.CONDITION_PENDING))
+    put(revision.conditions, condition("Active", State.CONDITION_PENDING))
+
+
+def activity(revision: run_v2.Revision, *, active: bool, least: int) -> None:
+    """Whether a ready revision is reachable (by traffic or tag) or retired [facts §3, real conditions of a retired revision]."""
+    ready = find(revision.conditions, "Ready")
+    message = ready.message if ready else ""
+    if active:
+        put(revision.conditions, condition("Ready", State.CONDITION_SUCCEEDED, message))
+        put(revision.conditions, condition("Active", State.CONDITION_SUCCEEDED))
+        put(revision.conditions, condition("ResourcesAvailable", State.CONDITION_SUCCEEDED))
+        put(revision.conditions, condition("MinInstancesProvisioned", State.CONDITION_SUCCEEDED))
+    else:
+        retired = OfRevision.RETIRED
+        put(revision.conditions, condition("Ready", State.CONDITION_SUCCEEDED, message, retired))
+        put(revision.conditions, condition("Active", State.CONDITION_FAILED, "Revision retired.", retired, Severity.INFO))
+        put(revision.conditions, condition("ResourcesAvailable", State.CONDITION_RECONCILING, "", retired))
+        put(revision.conditions, condition("MinInstancesProvisioned", State.CONDITION_FAILED, "", retired, Severity.INFO))
+    revision.scaling_status.desired_min_instance_count = least if active else 0

@@ -1,0 +1,71 @@
+"""What the service fills in where a client says nothing (google/cloud/run/v2/*.proto; values of real services, facts §3)."""
+
+import datetime
+from typing import Any
+
+from google.api import launch_stage_pb2
+from google.cloud import run_v2
+
+from localcloud.naming import project_number
+from localcloud.sizes import cpu_count
+
+_Ingress: Any = run_v2.IngressTraffic
+_Allocation: Any = run_v2.TrafficTargetAllocationType
+_LaunchStage: Any = launch_stage_pb2.LaunchStage
+
+
+def fill_service(service: run_v2.Service) -> None:
+    """Fill in a service's own fields and its template."""
+    if not service.ingress:
+        service.ingress = _Ingress.INGRESS_TRAFFIC_ALL
+    if not service.launch_stage:
+        service.launch_stage = _LaunchStage.Value("GA")
+    if not service.traffic:
+        latest = _Allocation.TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST
+        service.traffic = [run_v2.TrafficTarget(type_=latest, percent=100)]
+    for target in service.traffic:
+        if not target.type_ and target.revision:
+            target.type_ = _Allocation.TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION
+    fill_template(service.template, service.name.split("/")[1])
+
+
+def fill_template(template: run_v2.RevisionTemplate, project: str) -> None:
+    """Fill in a revision template."""
+    if not template.service_account:
+        template.service_account = f"{project_number(project)}-compute@developer.gserviceaccount.com"
+    if not template.timeout:
+        template.timeout = datetime.timedelta(seconds=300)
+    if not template.scaling.max_instance_count:
+        template.scaling.max_instance_count = 100
+    for index, container in enumerate(template.containers):
+        _fill_container(container, serving=index == 0 or bool(container.ports))
+    if not template.max_instance_request_concurrency:
+        cpu = cpu_count(template.containers[0].resources.limits["cpu"]) if template.containers else None
+        template.max_instance_request_concurrency = 1 if cpu is not None and cpu < 1 else 80
+
+
+def _fill_container(container: run_v2.Container, *, serving: bool) -> None:
+    limits = container.resources.limits
+    if "cpu" not in limits and "memory" not in limits and not container.resources.cpu_idle:
+        container.resources.cpu_idle = True  # only while nothing about the resources was said
+    limits["cpu"] = limits.get("cpu", "1000m")
+    limits["memory"] = limits.get("memory", "512Mi")
+    if not serving:
+        return
+    if not container.ports:
+        container.ports = [run_v2.ContainerPort(name="http1", container_port=8080)]
+    port = container.ports[0]
+    port.name = port.name or "http1"
+    port.container_port = port.container_port or 8080
+    if not run_v2.Container.pb(container).HasField("startup_probe"):
+        tcp = run_v2.TCPSocketAction(port=port.container_port)
+        container.startup_probe = run_v2.Probe(timeout_seconds=240, period_seconds=240, failure_threshold=1, tcp_socket=tcp)
+    probe = container.startup_probe
+    probe.timeout_seconds = probe.timeout_seconds or 1
+    probe.period_seconds = probe.period_seconds or 10
+    probe.failure_threshold = probe.failure_threshold or 3
+    if "http_get" in probe:
+        probe.http_get.path = probe.http_get.path or "/"
+        probe.http_get.port = probe.http_get.port or port.container_port
+    elif "tcp_socket" in probe:
+        probe.tcp_socket.port = probe.tcp_socket.port or port.container_port

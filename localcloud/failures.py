@@ -1,0 +1,103 @@
+"""Why a revision does not start, in the words of the real service (collected from public issue reports unless marked)."""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from google.cloud import run_v2
+
+Reason = int  # a member of one of the two (proto-plus enumerations are integers to type checkers)
+Common: Any = run_v2.Condition.CommonReason
+OfRevision: Any = run_v2.Condition.RevisionReason
+
+
+@dataclass(frozen=True)
+class Failure(Exception):
+    """A revision that cannot serve: the message of its operation and conditions, the condition's reason, and what is put in the log."""
+
+    message: str
+    reason: Reason
+    containers_fault: bool = True  # the container was tried (else: it could not even be made)
+
+
+def _not_ready(revision: str, text: str) -> str:
+    return f"Revision '{revision}' is not ready and cannot serve traffic. {text}"
+
+
+def start(project: str, service: str, revision: str, port: int) -> Failure:
+    """The container ended, or nothing listened in time."""
+    query = quote(
+        f'resource.type="cloud_run_revision"\nresource.labels.service_name="{service}"\nresource.labels.revision_name="{revision}"', safe=""
+    )
+    logs = (
+        f"https://console.cloud.google.com/logs/viewer?project={project}&resource=cloud_run_revision/service_name/{service}"
+        f"/revision_name/{revision}&advancedFilter={query}"
+    )
+    text = (
+        f"The user-provided container failed to start and listen on the port defined provided by the PORT={port} environment variable "
+        "within the allocated timeout. This can happen when the container port is misconfigured or if the timeout is too short. "
+        "The health check timeout can be extended. Logs for this revision might contain more information.\n\n"
+        f"Logs URL: {logs}\n"
+        "For more troubleshooting guidance, see https://cloud.google.com/run/docs/troubleshooting#container-failed-to-start"
+    )
+    return Failure(_not_ready(revision, text), OfRevision.HEALTH_CHECK_CONTAINER_ERROR)
+
+
+def image_missing(revision: str, image: str) -> Failure:
+    """The registry does not have the image."""
+    return Failure(_not_ready(revision, f"Image '{image}' not found."), Common.CONTAINER_MISSING, False)
+
+
+def image_denied(revision: str, project: str, image: str) -> Failure:
+    """The registry does not let us read the image."""
+    text = (
+        f"Google Cloud Run Service Agent service-{project}@serverless-robot-prod.iam.gserviceaccount.com must have permission to read the "
+        f"image, {image}. Ensure that the provided container image URL is correct and that the above account has permission to access the "
+        "image. If you just enabled the Cloud Run API, the permissions might take a few minutes to propagate."
+    )
+    return Failure(_not_ready(revision, text), Common.CONTAINER_PERMISSION_DENIED, False)
+
+
+def image_unreachable(revision: str, image: str, error: str) -> Failure:
+    """The registry does not answer [approximated: the real registry always answers]."""
+    text = f"The registry of image '{image}' could not be asked: {error}"
+    return Failure(_not_ready(revision, text), Common.POSTPONED_RETRY, False)
+
+
+def image_architecture(revision: str, image: str, media_type: str) -> Failure:
+    """The image is not for amd64/linux."""
+    text = f"Cloud Run does not support image '{image}': Container manifest type '{media_type}' must support amd64/linux."
+    return Failure(_not_ready(revision, text), Common.CONTAINER_MISSING, False)
+
+
+def secret_missing(revision: str, index: int, secret: str, version: str) -> Failure:
+    """A secret of the environment is not there [wording from memory]."""
+    text = f"spec.template.spec.containers[0].env[{index}].value_from.secret_key_ref.name: Secret {secret}/versions/{version} was not found"
+    return Failure(_not_ready(revision, text), Common.SECRETS_ACCESS_CHECK_FAILED, False)
+
+
+def probe_failed(kind: str, attempts: int, container: str, port: int, *, default: bool) -> str:
+    """The system log's line about a failed start-up probe."""
+    times = "1 time" if attempts == 1 else f"{attempts} times"
+    lead = "Default " if default else ""
+    return f'{lead}STARTUP {kind} probe failed {times} consecutively for container "{container}" on port {port}. The instance was not started.'
+
+
+def probe_succeeded(kind: str, attempts: int, container: str, port: int, *, default: bool) -> str:
+    """The system log's line about a start-up probe that was answered."""
+    tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+    lead = "Default " if default else ""
+    return f'{lead}STARTUP {kind} probe succeeded after {tries} for container "{container}" on port {port}.'
+
+
+def exited(code: int) -> str:
+    """The system log's line about a container that ended: by itself, or by a signal (the shell's 128 + n)."""
+    return f"Container terminated on signal {code - 128}." if code > 128 else f"Container called exit({code})."
+
+
+def out_of_memory(limit_mib: int) -> str:
+    """The system log's line about a container that used too much memory; what it used is not known here [approximated]."""
+    return (
+        f"Memory limit of {limit_mib} MiB exceeded with {limit_mib} MiB used. Consider increasing the memory limit, see "
+        "https://cloud.google.com/run/docs/configuring/memory-limits"
+    )
