@@ -1,0 +1,1 @@
+"""Emergence: the backend of a small assistant that remembers."""
