@@ -1,0 +1,42 @@
+# Relais: every command of a clone. State is in .relais and .venv; nothing is written to the home directory.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help up down demo test check lock clean
+
+PYTHON ?= python3
+SETUP := $(PYTHON) -m setup
+WITHIN := $(SETUP) run --
+# Tests to run: make test T=tests/setup
+T ?= tests
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo "  ports: make up PREFECT_PORT=4200 CLOUD_PORT=8800 REGISTRY_PORT=5000 (else free ones, chosen once)"
+
+up: ## set-up, then registry, local cloud, Prefect server, worker and deployments
+	@$(SETUP) up
+
+down: ## end what this clone started; the Docker Engine stays
+	@$(SETUP) down
+
+demo: up ## up, then a release to 100 %, and a broken one that is caught and undone
+	@$(WITHIN) .venv/bin/python examples/demo.py
+
+test: ## set-up, then pytest; the tests start servers of their own
+	@$(SETUP) tools
+	@$(WITHIN) .venv/bin/python -m pytest $(T)
+
+check: ## ruff, mypy --strict, import floors
+	@$(SETUP) venv
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy -p flows -p tasks -p relais -p localcloud -p setup
+	@.venv/bin/python -m pytest -q -p no:cacheprovider tests/test_floors.py
+
+lock: ## pin what pyproject.toml asks for in requirements.lock (needs uv)
+	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv (outside .venv)"; exit 1; }
+	@uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
+
+clean: ## down, then remove .venv, .relais and this clone's images
+	@$(SETUP) clean
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,180 @@
+"""One clone of the repository: its paths, its id, its ports and the environment of all its commands."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from setup.trouble import Trouble
+
+HOST = "127.0.0.1"
+# The name of the setting, the first port to try.
+PORTS = {"REGISTRY_PORT": 5000, "CLOUD_PORT": 8800, "PREFECT_PORT": 4200}
+
+
+@dataclass(frozen=True)
+class Clone:
+    """Where this clone lives; everything that it writes is in `.relais` and `.venv`."""
+
+    root: Path
+
+    @property
+    def id(self) -> str:
+        """Six hex digits of the path: on containers and images, so that two clones never touch each other's."""
+        return hashlib.sha256(str(self.root).encode()).hexdigest()[:6]
+
+    @property
+    def home(self) -> Path:
+        return self.root / ".relais"
+
+    @property
+    def venv(self) -> Path:
+        return self.root / ".venv"
+
+    @property
+    def python(self) -> Path:
+        return self.venv / "bin" / "python"
+
+    @property
+    def env_file(self) -> Path:
+        return self.home / "env"
+
+    def log(self, name: str) -> Path:
+        """The log of one step or service."""
+        (self.home / "logs").mkdir(parents=True, exist_ok=True)
+        return self.home / "logs" / f"{name}.log"
+
+
+def here() -> Clone:
+    """The clone that this file belongs to."""
+    return Clone(Path(__file__).resolve().parent.parent)
+
+
+def read_env(clone: Clone) -> dict[str, str]:
+    """What `.relais/env` says; empty before the first set-up."""
+    try:
+        lines = clone.env_file.read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+def environment(clone: Clone, ports: Mapping[str, int], base_image: str) -> dict[str, str]:
+    """What every command of this clone needs to know."""
+    return {
+        "RELAIS_HOME": str(clone.home),
+        "RELAIS_CLONE": clone.id,
+        "RELAIS_REGISTRY": f"localhost:{ports['REGISTRY_PORT']}",
+        "RELAIS_BASE_IMAGE": base_image,
+        "CLOUDRUN_EMULATOR_HOST": f"{HOST}:{ports['CLOUD_PORT']}",
+        "PREFECT_HOME": str(clone.home / "prefect"),
+        "PREFECT_API_URL": f"http://{HOST}:{ports['PREFECT_PORT']}/api",
+        "PREFECT_SERVER_API_HOST": HOST,
+        "PREFECT_SERVER_API_PORT": str(ports["PREFECT_PORT"]),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "relais",
+        # A run begins within seconds; a dead one is noticed by its missing heartbeat; the database of events stays small.
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P1D",
+    }
+
+
+def write_env(clone: Clone, values: Mapping[str, str]) -> None:
+    """Replace `.relais/env` in one move, so that nobody reads half of it."""
+    clone.home.mkdir(parents=True, exist_ok=True)
+    fresh = clone.env_file.with_suffix(".new")
+    fresh.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+    fresh.replace(clone.env_file)
+
+
+def exported(clone: Clone) -> dict[str, str]:
+    """This process's environment with the clone's over it, and the clone's tools first on the path."""
+    path = os.pathsep.join([str(clone.venv / "bin"), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, **read_env(clone), "PATH": path, "VIRTUAL_ENV": str(clone.venv), "PYTHONUNBUFFERED": "1"}
+
+
+def kept_ports(env: Mapping[str, str]) -> dict[str, int]:
+    """The ports that an earlier set-up chose."""
+    said = {
+        "REGISTRY_PORT": env.get("RELAIS_REGISTRY", "").rpartition(":")[2],
+        "CLOUD_PORT": env.get("CLOUDRUN_EMULATOR_HOST", "").rpartition(":")[2],
+        "PREFECT_PORT": env.get("PREFECT_SERVER_API_PORT", ""),
+    }
+    return {name: int(port) for name, port in said.items() if port.isdigit()}
+
+
+def choose_ports(clone: Clone, ours: set[str], asked: Mapping[str, str]) -> tuple[dict[str, int], list[str]]:
+    """A port for each service, and a sentence for each that had to move: what was asked for, else what was kept, else the next free one.
+
+    `ours` names the ports that are in use by this clone's own running services.
+    """
+    chosen: dict[str, int] = {}
+    said: list[str] = []
+    kept = kept_ports(read_env(clone))
+    with _reservations() as reserved:
+        for name, first in PORTS.items():
+            if asked.get(name):
+                chosen[name] = _asked_port(name, asked[name], usable=name in ours and kept.get(name) == _number(asked[name]))
+            elif name in kept and (name in ours or free(kept[name])):
+                chosen[name] = kept[name]
+            else:
+                start = kept.get(name, first)
+                taken = {port for port, owner in reserved.items() if owner != str(clone.root)} | set(chosen.values())
+                chosen[name] = next(port for port in range(start, 65536) if port not in taken and free(port))
+                if name in kept:
+                    said.append(f"{name} {kept[name]} was taken by another program meanwhile: now {chosen[name]}.")
+            reserved[chosen[name]] = str(clone.root)
+    return chosen, said
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() and 0 < int(text) < 65536 else 0
+
+
+def _asked_port(name: str, text: str, *, usable: bool) -> int:
+    port = _number(text)
+    if not port:
+        raise Trouble(f"{name}={text} is not a port.", remedy=f"Give a number from 1024 to 65535, as in `make up {name}={PORTS[name]}`.")
+    if not usable and not free(port):
+        raise Trouble(
+            f"{name}={port}: another program listens there.",
+            remedy=f"`ss -ltnp 'sport = :{port}'` names it; choose another port, or leave {name} out and a free one is taken.",
+        )
+    return port
+
+
+def free(port: int) -> bool:
+    """Whether nobody listens on this port, on loopback or on every address."""
+    for address in (HOST, ""):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except (OSError, OverflowError):
+                return False
+    return True
+
+
+@contextlib.contextmanager
+def _reservations() -> Iterator[dict[int, str]]:
+    """The ports that clones of this user have chosen, under a lock: two set-ups at the same moment do not choose the same one."""
+    folder = Path(tempfile.gettempdir()) / f"relais-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / "ports.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        book = folder / "ports.json"
+        try:
+            ports = {int(port): str(root) for port, root in json.loads(book.read_text()).items()}
+        except (OSError, ValueError, AttributeError):
+            ports = {}
+        ports = {port: root for port, root in ports.items() if Path(root).is_dir()}
+        yield ports
+        book.write_text(json.dumps(ports))
