@@ -14,7 +14,7 @@ _REMEDIES = (
         r"Failed to establish a new connection|Could not connect to|ConnectTimeout|ENOTFOUND|ETIMEDOUT",
         "The network did not answer: check the connection (and a proxy, if there is one), then again.",
     ),
-    (r"DO NOT MATCH THE HASHES", "A package is not the one that was locked: try again; if it stays so, `make lock`, and read what changed."),
+    (r"DO NOT MATCH THE HASHES", "A package is not the one that was locked: try again; else `make lock`, and read what changed."),
     (r"[Aa]ddress already in use", "Another program took the port: `make up` again chooses the next free one."),
     (r"not root|are you root|Operation not permitted|Permission denied", "This needs root: run it as root, or do this step by hand."),
 )
