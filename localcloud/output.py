@@ -1,0 +1,131 @@
+"""What containers print becomes log entries: followed from the last line that was stored, line by line, in both streams."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from docker.errors import DockerException
+from requests import RequestException
+
+from localcloud.blueprint import Blueprint
+from localcloud.engine import Engine
+from localcloud.entries import line_entry
+from localcloud.logs import LogStore
+from localcloud.state import State
+from localcloud.wire import Refusal
+
+Stream = Literal["stdout", "stderr"]
+STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
+_LONGEST_LINE = 255 * 1024  # an entry may have 256 KB [https://cloud.google.com/logging/quotas]
+
+
+@dataclass(frozen=True)
+class _Line:
+    container: str
+    blueprint: Blueprint
+    stream: Stream
+    stamp: str
+    text: str
+
+
+class Output:
+    """Follows containers in two threads each; their lines are stored in batches on the event loop."""
+
+    def __init__(self, engine: Engine, state: State, store: LogStore) -> None:
+        self._engine, self._state, self._store = engine, state, store
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._lines: list[_Line] = []
+        self._woken = False
+
+    def follow(self, container: str, blueprint: Blueprint) -> asyncio.Event:
+        """Follow a container from where its output was read up to; the event is set when both streams have ended and are stored."""
+        ended, open_streams = asyncio.Event(), set(STREAMS)
+
+        def close(stream: Stream) -> None:
+            open_streams.discard(stream)
+            if not open_streams:
+                self._store_lines()
+                ended.set()
+
+        for stream in STREAMS:
+            since = self._state.cursor(container, stream)
+            thread = threading.Thread(
+                target=self._follow, args=(container, blueprint, stream, since, close), daemon=True, name=f"output-{container[:8]}-{stream}"
+            )
+            thread.start()
+        return ended
+
+    def forget(self, container: str) -> None:
+        """Forget a container that is gone."""
+        self._state.delete_cursors(container)
+
+    def _follow(self, container: str, blueprint: Blueprint, stream: Stream, since: str, close: Callable[[Stream], None]) -> None:
+        last, misses = since, 0
+        while misses < 3:
+            try:
+                last = self._read(container, blueprint, stream, last)
+                status = self._engine.running_now(container)
+            except (DockerException, Refusal, RequestException, OSError):
+                status, misses = None, misses + 1
+            if status is False:
+                break
+            time.sleep(0.5)  # the stream broke off while the container runs, or the Engine is away
+        try:
+            self._loop.call_soon_threadsafe(close, stream)
+        except RuntimeError:
+            return  # the local cloud is ending
+
+    def _read(self, container: str, blueprint: Blueprint, stream: Stream, last: str) -> str:
+        """Read a stream to its end; gives the stamp of the last line. The Engine cuts long lines into frames: they are joined again."""
+        begun, parts, size = "", [], 0
+        for frame in self._engine.lines(container, stream, _seconds(last)):
+            head, _, rest = frame.partition(b" ")
+            begun = begun or head.decode("ascii", "replace")
+            if size < _LONGEST_LINE:
+                parts.append(rest[: _LONGEST_LINE - size])
+                size += len(rest)
+            if not rest.endswith(b"\n"):
+                continue
+            if begun > last:
+                self._take(_Line(container, blueprint, stream, begun, b"".join(parts).decode("utf-8", "replace").rstrip("\r\n")))
+                last = begun
+            begun, parts, size = "", [], 0
+        if parts and begun > last:  # the last line, without an end
+            self._take(_Line(container, blueprint, stream, begun, b"".join(parts).decode("utf-8", "replace")))
+            last = begun
+        return last
+
+    def _take(self, line: _Line) -> None:
+        with self._lock:
+            self._lines.append(line)
+            wake, self._woken = not self._woken, True
+        if wake:
+            try:
+                self._loop.call_soon_threadsafe(self._loop.call_later, 0.02, self._store_lines)
+            except RuntimeError:
+                return  # the local cloud is ending; the line is read again next time
+
+    def _store_lines(self) -> None:
+        with self._lock:
+            lines, self._lines, self._woken = self._lines, [], False
+        if not lines:
+            return
+        self._store.write([_entry(line) for line in lines])
+        for (container, stream), stamp in {(line.container, line.stream): line.stamp for line in lines}.items():
+            self._state.put_cursor(container, stream, stamp)
+
+
+def _entry(line: _Line) -> object:
+    name = line.blueprint.service
+    revision = line.blueprint.revision
+    return line_entry(name.project, name.region, name.service, revision, line.container, line.stream, line.text, line.stamp)
+
+
+def _seconds(stamp: str) -> float:
+    """A second before a stamp of the Engine: what it then sends again is known by its stamp."""
+    return datetime.fromisoformat(stamp[:19] + "+00:00").timestamp() - 1 if stamp else 0.0
