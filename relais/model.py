@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from relais.config import ReleaseFile
+
 Outcome = Literal["passed", "failed", "skipped", "waived", "not proven"]
 SIGNS: Mapping[Outcome, str] = {"passed": "✅", "failed": "❌", "skipped": "⏭️", "waived": "🟡", "not proven": "❔"}
 LATEST = "LATEST"
@@ -243,10 +245,18 @@ class Line(Value):
         return f"{self.kind} {self.what}" + (f": {change}" if change else "")
 
 
+class Wheel(Value):
+    """Who may write to the service: the owner's name and the epoch, which every take-over raises."""
+
+    owner: str
+    epoch: int = 1
+
+
 class Plan(Value):
     """What this release would do, before it does anything; everything later stages need to know, and no secret."""
 
     id: str  # 20261124-213112-3fa9c2, kept over retries
+    wheel: Wheel
     started: datetime
     by: str
     service: ServiceName
@@ -268,6 +278,15 @@ class Plan(Value):
     texts: tuple[Text, ...] = ()
     findings: tuple[Finding, ...] = ()  # reading, Git, checks, gates
     medians: dict[str, float] = {}  # stage -> seconds in earlier releases
+
+    @property
+    def file(self) -> ReleaseFile:
+        """The release file with the run's changes, as it was when the plan was made."""
+        return ReleaseFile.model_validate(self.release)
+
+    @property
+    def blockers(self) -> tuple[Line, ...]:
+        return tuple(line for line in self.lines if line.blocks)
 
 
 # -- what was made ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,127 @@
+"""What a release would change, line by line, from what serves and what the release file asks; like a plan before it is applied."""
+
+import re
+from collections.abc import Collection, Iterator
+
+from relais.model import LATEST, Line, Serving, Spec, Split
+
+LIMITS = ("memory", "cpu", "timeout", "max_instances")  # less of these than what serves blocks, unless the file allows it by name
+GUARDED = ("service_account",)  # a change of these blocks, unless the file allows it by name
+
+
+def difference(before: Spec | None, after: Spec, allow: Collection[str]) -> tuple[Line, ...]:
+    """The lines of the plan for one revision: env and secrets by name, settings by value, what blocks marked."""
+    old = before or Spec()
+    return tuple(
+        line if line.allow not in allow else line.model_copy(update={"blocks": False})
+        for line in (*_environment(old, after), *_secrets(old, after), *_settings(old, after))
+    )
+
+
+def _environment(old: Spec, new: Spec) -> Iterator[Line]:
+    for name in sorted({*old.env, *new.env}):
+        before, after = old.env.get(name), new.env.get(name)
+        was, will = old.plain.get(name, ""), new.plain.get(name, "")
+        if before is None:
+            yield Line(kind="changed" if name in old.secrets else "added", what=f"env {name}", before=was, after=will)
+        elif after is None and name not in new.secrets:
+            yield Line(kind="removed", what=f"env {name}", allow=f"remove env {name}", blocks=True, before=was, after=will)
+        elif after is not None and before != after:
+            yield Line(kind="changed", what=f"env {name}", before=was, after=will)
+        elif after is not None:
+            yield Line(kind="kept", what=f"env {name}", before=was)
+
+
+def _secrets(old: Spec, new: Spec) -> Iterator[Line]:
+    for name in sorted({*old.secrets, *new.secrets}):
+        before, after = old.secrets.get(name, ""), new.secrets.get(name, "")
+        if not before:
+            yield Line(kind="added", what=f"secret {name}", after=after)
+        elif not after:
+            gone = name not in new.env
+            yield Line(kind="removed", what=f"secret {name}", before=before, allow=f"remove secret {name}", blocks=gone)
+        else:
+            yield Line(kind="kept" if before == after else "changed", what=f"secret {name}", before=before, after=after)
+
+
+def _settings(old: Spec, new: Spec) -> Iterator[Line]:
+    for name in [n for n in dict.fromkeys([*old.settings, *new.settings])]:
+        before, after = old.settings.get(name, ""), new.settings.get(name, "")
+        if before == after or amount(before) == amount(after) is not None:
+            yield Line(kind="kept", what=name, before=before)
+        elif name in LIMITS and before and after and _less(after, before):
+            yield Line(kind="lowered", what=name, before=before, after=after, allow=f"lower {name}", blocks=True)
+        elif name in GUARDED and before:
+            yield Line(kind="changed", what=name, before=before, after=after, allow=f"change {name}", blocks=True)
+        else:
+            yield Line(kind="changed" if before and after else "added" if after else "removed", what=name, before=before, after=after)
+
+
+_UNITS = {"": 1.0, "m": 0.001, "s": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
+
+
+def amount(text: str) -> float | None:
+    """'512Mi', '1000m', '300s', '10' as a number; None for anything else."""
+    match = re.fullmatch(r"([0-9.]+)(Ki|Mi|Gi|[mskMG]?)B?", text)
+    return float(match[1]) * _UNITS[match[2]] if match else None
+
+
+def _less(after: str, before: str) -> bool:
+    new, old = amount(after), amount(before)
+    return new is not None and old is not None and new < old
+
+
+def access(serving: Serving, wanted: bool | str, allow: Collection[str]) -> Line:
+    """Who may call the service, before and after."""
+    now = "public" if serving.public else "private"
+    asked = now if wanted == "keep" else "public" if wanted else "private"
+    if not serving.exists:
+        return Line(kind="added", what="access", after=asked)
+    if asked == now:
+        return Line(kind="kept", what="access", before=now)
+    blocks = "change access" not in allow
+    return Line(kind="changed", what="access", before=now, after=asked, allow="change access", blocks=blocks)
+
+
+def traffic(serving: Serving, candidate: str, steps: tuple[int, ...], finish: str) -> Iterator[Line]:
+    """Who serves now, pins and foreign tags named, and what this release will do about them."""
+    if not serving.exists:
+        yield Line(kind="added", what="service", after=f"{serving.service.name}: its first revision serves as soon as it is ready")
+        yield Line(kind="note", what="first release: there is no stable revision to compare with or to go back to, so there is no canary")
+        return
+    yield Line(kind="changed", what="traffic", before=str(serving.split), after=_way(candidate, steps))
+    if serving.split.mode == "pinned":
+        yield Line(kind="note", what=f"traffic is pinned to {serving.split}: a plain deploy would get 0 %; this release moves it by name")
+    if len(serving.split.by_name()) > 1:
+        yield Line(kind="note", what="several revisions share the traffic; all of them are the stable side, and come back together")
+    foreign = sorted(t.tag for t in serving.desired if t.tag)
+    if foreign:
+        yield Line(kind="note", what=f"tags of others stay: {', '.join(foreign)}")
+    if serving.latest_created and serving.split.percent(serving.latest_created) == 0:
+        yield Line(kind="note", what=f"the newest revision, {serving.latest_created}, serves nobody; settings come from what serves")
+    yield Line(kind="note", what=f"after 100 %: {_finish(serving.split, finish)}")
+
+
+def _way(candidate: str, steps: tuple[int, ...]) -> str:
+    return f"{candidate} " + " -> ".join(f"{step} %" for step in (*steps, 100))
+
+
+def _finish(split: Split, finish: str) -> str:
+    if follows_latest(split, finish):
+        return f"traffic points to {LATEST}, so that a later plain deploy serves"
+    return "traffic stays pinned to the candidate: a later plain deploy gets 0 %"
+
+
+def follows_latest(split: Split, finish: str) -> bool:
+    """Whether traffic points to LATEST after promotion (`finish`: latest, pinned, as-before)."""
+    return finish == "latest" or (finish == "as-before" and split.mode == "latest")
+
+
+def free_name(wanted: str, taken: Collection[str]) -> str:
+    """`wanted`, or with -2, -3 ... where that name is taken; at most 63 characters."""
+    if wanted not in taken:
+        return wanted
+    number = 2
+    while (name := f"{wanted[: 63 - len(str(number)) - 1].rstrip('-')}-{number}") in taken:
+        number += 1
+    return name
