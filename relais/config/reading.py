@@ -1,14 +1,15 @@
-"""YAML as it was written: every scalar stays the text of the file, every key knows its line, and everything that is wrong is told at once."""
+"""YAML as it was written: scalars stay the text of the file, keys know their lines, and everything that is wrong is told at once."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-import re
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from relais.config.models import METHODS, ReleaseFile
+from relais.config.contract import METHODS
+from relais.config.file import ReleaseFile
 from relais.config.problems import Keys, Problem, bad_input, explain, path_text
 from relais.config.scalars import Bare, Wrong, env_name
 from relais.errors import BadInput
@@ -44,6 +45,14 @@ def examine(data: bytes, name: str) -> tuple[ReleaseFile | None, list[Problem]]:
             for keys, what, remedy in explain(error, ReleaseFile):
                 tree.problem(tree.as_written(keys), what, remedy)
     return (None if tree.problems else found), tree.in_order()
+
+
+def check(path: Path) -> list[Problem]:
+    """Everything that is wrong with the release file at a path."""
+    try:
+        return examine(_bytes(path), str(path))[1]
+    except BadInput as error:
+        return [Problem(where=error.where, key="", what=error.what, remedy=error.remedy)]
 
 
 def load_env_file(path: Path) -> dict[str, str]:
@@ -145,9 +154,10 @@ class _Tree:
             self.fail("holds an escape that is no character", r"write \uXXXX in double quotes only for characters that exist")
             return {}
         if node is None or value is None:
-            self.fail("is empty", "write at least service, project, region and repository" if "env" not in self.name else "write KEY: value")
+            self.fail("is empty", "write key: value")
         elif not isinstance(value, dict):
-            self.fail(f"is {'a list' if isinstance(value, list) else 'a text'}, not a mapping", "write key: value", node.start_mark.line + 1)
+            kind = "a list" if isinstance(value, list) else "a text"
+            self.fail(f"is {kind}, not a mapping", "write key: value", node.start_mark.line + 1)
         return value if isinstance(value, dict) else {}
 
     def _syntax(self, error: yaml.YAMLError, text: str) -> None:
@@ -169,7 +179,8 @@ class _Tree:
         self.count += 1
         if depth > _DEEPEST or self.count > _MOST:
             if not self.broken:
-                self.fail("is nested too deeply, or an alias holds itself" if depth > _DEEPEST else "holds too many values", "write it flatter", line)
+                what = "is nested too deeply, or an alias holds itself" if depth > _DEEPEST else "holds too many values"
+                self.fail(what, "write it flatter", line)
             return None
         if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.rpartition(":")[2] not in ("str", "seq", "map"):
             self.problem(keys, f"has the tag {node.tag.replace('tag:yaml.org,2002:', '!!')}", "remove the tag", line)
@@ -178,9 +189,9 @@ class _Tree:
             return self._mapping(node, keys, depth)
         if isinstance(node, yaml.SequenceNode):
             return [self._value(item, (*keys, index), depth + 1) for index, item in enumerate(node.value)]
-        return self._scalar(node, keys, line)
+        return self._scalar(node, keys, line) if isinstance(node, yaml.ScalarNode) else None
 
-    def _scalar(self, node: yaml.Node, keys: Keys, line: int) -> str | None:
+    def _scalar(self, node: yaml.ScalarNode, keys: Keys, line: int) -> str | None:
         text = str(node.value)
         if any("\ud800" <= char <= "\udfff" for char in text):
             self.problem(keys, "holds half a character", "write the character itself", line)

@@ -323,8 +323,8 @@ def _zone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (KeyError, ValueError, OSError):
-        remedy = nearest(value, available_timezones())
-        raise Wrong(f"{_shown(value)} is not a time zone", remedy if remedy.startswith("write") else "write one such as Europe/Paris") from None
+        close = get_close_matches(value, available_timezones(), n=1)
+        raise Wrong(f"{_shown(value)} is not a time zone", f"write {close[0] if close else 'one such as Europe/Paris'}") from None
     return value
 
 
@@ -378,7 +378,8 @@ def fill(text: str, facts: Mapping[str, str]) -> str:
         if match[1]:
             return f"{{{match[1]}}}"
         if not facts.get(match[2]):
-            raise BadInput(f"{{{match[2]}}} in {text!r} has no value here", remedy=f"give the release a {match[2]}, or leave it out of the text")
+            remedy = f"give the release a {match[2]}, or leave it out of the text"
+            raise BadInput(f"{{{match[2]}}} in {text!r} has no value here", remedy=remedy)
         return facts[match[2]]
 
     return _HOLE.sub(put, text)
@@ -407,8 +408,10 @@ def as_json(value: object) -> Any:
         return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(item) for item in value]
-    if not isinstance(value, Bare):
-        return value
+    return _core_schema(value) if isinstance(value, Bare) else value
+
+
+def _core_schema(value: str) -> bool | int | float | str:
     if value in ("true", "false"):
         return value == "true"
     if re.fullmatch(r"-?(0|[1-9][0-9]{0,30})", value):
