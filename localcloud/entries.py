@@ -2,6 +2,7 @@
 
 import calendar
 import json
+import math
 import os
 import re
 import threading
@@ -163,11 +164,17 @@ def _json_object(line: str) -> dict[str, Any] | None:
     if not line.lstrip().startswith("{"):
         return None
     try:
-        found = json.loads(line)
-        _parse(found, LogEntry().json_payload)  # NaN, surrogates and bottomless nesting are text, not a Struct
-    except (ValueError, RecursionError, json_format.ParseError):
+        found = json.loads(line, parse_constant=_finite, parse_float=_finite)
+        _parse(found, LogEntry().json_payload)  # bottomless nesting and half surrogate pairs are text, not a Struct
+    except (ValueError, OverflowError, RecursionError, json_format.ParseError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} has no place in JSON")
+    return number
 
 
 def _lift(entry: Any, project: str, payload: dict[str, Any]) -> None:

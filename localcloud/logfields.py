@@ -71,7 +71,7 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, bool):
         yield "true" if value else "false"
     elif isinstance(value, (int, float)):
-        yield f"{value:g}" if isinstance(value, float) else str(value)
+        yield str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     elif hasattr(value, "values") and not hasattr(value, "DESCRIPTOR"):  # a map
         for key in value:
             yield from _texts(value[key])
