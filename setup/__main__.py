@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from setup import base, engine, services, tools
-from setup.clone import PORTS, Clone, choose_ports, environment, exported, here, kept_ports, read_env, write_env
+from setup.clone import PORTS, Clone, exported, here, read_env, settle
 from setup.steps import run, say, told
 from setup.trouble import Trouble
 
@@ -56,13 +56,9 @@ def clean(clone: Clone) -> bool:
 
 def _settle(clone: Clone) -> None:
     """Choose what is chosen once, and write it down for every later command."""
-    ports, moved = choose_ports(clone, services.in_use(clone), {name: os.environ.get(name, "") for name in PORTS})
-    for line in moved:
+    asked = {name: os.environ.get(name, "") for name in PORTS}
+    for line in settle(clone, services.in_use(clone), asked, base.image_name()):
         say(f"  {line}")
-    before = kept_ports(read_env(clone))
-    if before.get("REGISTRY_PORT", ports["REGISTRY_PORT"]) != ports["REGISTRY_PORT"]:
-        say("  the registry's port changed: what serves keeps images of the old address until its next release")
-    write_env(clone, environment(clone, ports, base.image_name()))
 
 
 def _run(clone: Clone, command: list[str]) -> bool:

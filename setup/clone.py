@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import socket
 import tempfile
@@ -111,39 +110,38 @@ def kept_ports(env: Mapping[str, str]) -> dict[str, int]:
     return {name: int(port) for name, port in said.items() if port.isdigit()}
 
 
-def choose_ports(clone: Clone, ours: set[str], asked: Mapping[str, str]) -> tuple[dict[str, int], list[str]]:
-    """A port for each service, and a sentence for each that had to move: what was asked for, else what was kept, else the next free one.
+def settle(clone: Clone, ours: set[str], asked: Mapping[str, str], base_image: str) -> list[str]:
+    """Choose what is chosen once and write `.relais/env`; gives a sentence for each port that had to move.
 
-    `ours` names the ports that are in use by this clone's own running services.
+    A port is what was asked for, else what was kept, else the next free one; `ours` names the ports that this clone's own services hold.
     """
     chosen: dict[str, int] = {}
     said: list[str] = []
     kept = kept_ports(read_env(clone))
-    with _reservations() as reserved:
+    with _others(clone) as theirs:
         for name, first in PORTS.items():
             if asked.get(name):
-                chosen[name] = _asked_port(name, asked[name], usable=name in ours and kept.get(name) == _number(asked[name]))
+                chosen[name] = _asked_port(name, asked[name], held=name in ours and kept.get(name) == _number(asked[name]))
             elif name in kept and (name in ours or free(kept[name])):
                 chosen[name] = kept[name]
             else:
-                start = kept.get(name, first)
-                taken = {port for port, owner in reserved.items() if owner != str(clone.root)} | set(chosen.values())
-                chosen[name] = next(port for port in range(start, 65536) if port not in taken and free(port))
+                taken = theirs | set(chosen.values())
+                chosen[name] = next(port for port in range(kept.get(name, first), 65536) if port not in taken and free(port))
                 if name in kept:
                     said.append(f"{name} {kept[name]} was taken by another program meanwhile: now {chosen[name]}.")
-            reserved[chosen[name]] = str(clone.root)
-    return chosen, said
+        write_env(clone, environment(clone, chosen, base_image))
+    return said
 
 
 def _number(text: str) -> int:
     return int(text) if text.isdigit() and 0 < int(text) < 65536 else 0
 
 
-def _asked_port(name: str, text: str, *, usable: bool) -> int:
+def _asked_port(name: str, text: str, *, held: bool) -> int:
     port = _number(text)
     if not port:
         raise Trouble(f"{name}={text} is not a port.", remedy=f"Give a number from 1024 to 65535, as in `make up {name}={PORTS[name]}`.")
-    if not usable and not free(port):
+    if not held and not free(port):
         raise Trouble(
             f"{name}={port}: another program listens there.",
             remedy=f"`ss -ltnp 'sport = :{port}'` names it; choose another port, or leave {name} out and a free one is taken.",
@@ -164,17 +162,15 @@ def free(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def _reservations() -> Iterator[dict[int, str]]:
-    """The ports that clones of this user have chosen, under a lock: two set-ups at the same moment do not choose the same one."""
+def _others(clone: Clone) -> Iterator[set[int]]:
+    """The ports that this user's other clones keep, under a lock: two set-ups at the same moment do not choose the same one."""
     folder = Path(tempfile.gettempdir()) / f"relais-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with (folder / "ports.lock").open("a") as lock:
+    with (folder / "clones.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        book = folder / "ports.json"
-        try:
-            ports = {int(port): str(root) for port, root in json.loads(book.read_text()).items()}
-        except (OSError, ValueError, AttributeError):
-            ports = {}
-        ports = {port: root for port, root in ports.items() if Path(root).is_dir()}
-        yield ports
-        book.write_text(json.dumps(ports))
+        book = folder / "clones"
+        roots = set(book.read_text().splitlines()) if book.exists() else set()
+        known = {root: kept_ports(read_env(Clone(Path(root)))) for root in roots - {str(clone.root)}}
+        yield {port for ports in known.values() for port in ports.values()}
+        alive = [root for root, ports in known.items() if ports]
+        book.write_text("".join(f"{root}\n" for root in sorted([*alive, str(clone.root)])))

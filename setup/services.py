@@ -7,6 +7,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def worker(clone: Clone) -> Service:
         command=[str(clone.python), "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", name],
         log=clone.log("worker"),
         record=_record(clone, "worker"),
-        healthy=lambda: _online(url, name),
+        healthy=lambda: _online(url, name, since=_record(clone, "worker").stat().st_mtime),
         key=_digest(clone, [], *_prefect(read_env(clone))),
         ready_within=60,
         ends_within=30,
@@ -195,11 +196,13 @@ def _ask(request: urllib.request.Request) -> dict[str, Any] | None:
     return said if isinstance(said, dict) else {"answer": said}
 
 
-def _online(url: str, name: str) -> bool:
+def _online(url: str, name: str, *, since: float) -> bool:
+    """Whether the server has heard of this worker since it was started; the one before may still count as alive."""
     workers = f"{url}/work_pools/{POOL}/workers/filter"
     asked = urllib.request.Request(workers, data=b"{}", headers={"Content-Type": "application/json"}, method="POST")
     found = (_ask(asked) or {}).get("answer", [])
-    return any(one.get("name") == name and one.get("status") == "ONLINE" for one in found)
+    heard = [datetime.fromisoformat(one["last_heartbeat_time"]).timestamp() for one in found if one.get("name") == name]
+    return any(time >= since for time in heard)
 
 
 def _listens(port: int) -> bool:
