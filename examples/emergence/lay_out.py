@@ -41,15 +41,15 @@ class Commit:
     paths: tuple[str, ...]
 
 
-PHASE3 = Commit(
-    "feat(phase3): analyse mémoire avec cache + 3 métriques Prometheus", "2025-10-08T18:10:00+02:00", CLAUDE, "phase3", ("VERSION", "src/backend", "tests")
-)
+CODE = ("VERSION", "src/backend", "tests")
+TOOLS = (".", "Dockerfile", "env.yaml", "package.json", "pyproject.toml", "requirements.txt", "scripts", "src/frontend")
+PHASE3 = Commit("feat(phase3): analyse mémoire avec cache + 3 métriques Prometheus", "2025-10-08T18:10:00+02:00", CLAUDE, "phase3", CODE)
 P1 = Commit(
     "feat(P1): enrichissement mémoire - déportation async + extraction préférences + métriques",
     "2025-10-09T12:20:00+02:00",
     CLAUDE,
     "app",
-    ("VERSION", "src/backend", "tests"),
+    CODE,
 )
 SYNC = Commit(
     "docs: sync Phase P1 enrichissement mémoire (AGENT_SYNC + roadmap)",
@@ -58,7 +58,6 @@ SYNC = Commit(
     "app",
     ("AGENT_SYNC.md", "README.md", "docs"),
 )
-TOOLS = (".dockerignore", ".gitignore", ".npmrc", "Dockerfile", "env.yaml", "package.json", "pyproject.toml", "requirements.txt", "scripts", "src/frontend")
 HISTORY = (
     Commit("chore: socle - image, front end, outillage", "2025-10-07T11:30:00+02:00", CODEX, "phase3", TOOLS),
     Commit("docs: protocole, feuille de route, journal", "2025-10-07T11:45:00+02:00", FG, "phase3", ("AGENT", "CODEV", "docs")),
@@ -69,7 +68,8 @@ HISTORY = (
 )
 WRITTEN_BY_P1 = ("preference_extractor.py", "task_queue.py", "test_preference_extractor.py", "test_task_queue.py")
 NOT_IN_GIT = {"dist", "models", "node_modules", "build_tag.txt", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".venv"}
-RUNBOOKS_HASHES = {"588c5dc": P1, "4bde612": SYNC}  # what release.yaml says in the sample's tree; in the laid out repository they are its own
+RUNBOOKS_HASHES = {"588c5dc": P1, "4bde612": SYNC}  # in the sample's release.yaml; the repository's has its own
+BASE_IMAGE = "relais-sample-base:1"  # in the sample's Dockerfile; RELAIS_BASE_IMAGE in the repository's
 
 FAULTY = 'FAULT_ERROR_RATE: "0.5"\nFAULT_ERROR_PATH: /api/memory\n'
 
@@ -99,7 +99,8 @@ def git(directory: Path, *arguments: str, **environment: str) -> str:
     except subprocess.TimeoutExpired:
         raise Trouble(f"git {arguments[0]} did not end within 60 s in {directory}", "See what holds the repository or its disk.") from None
     if done.returncode:
-        raise Trouble(f"git {' '.join(arguments[:2])} failed in {directory}: {(done.stderr or done.stdout).strip()}", "See git status there.")
+        said = (done.stderr or done.stdout).strip()
+        raise Trouble(f"git {' '.join(arguments[:2])} failed in {directory}: {said}", "See git status there.")
     return done.stdout.strip()
 
 
@@ -151,7 +152,7 @@ def _write_history(directory: Path) -> None:
             if path.startswith(one.paths):
                 target = directory / path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(_with_own_hashes(content, hashes) if path == "release.yaml" else content)
+                target.write_bytes(_own(path, content, hashes))
                 target.chmod(0o644)
         git(directory, "add", "--all")
         hashes[one] = commit(directory, one.subject, one.author, one.date)
@@ -163,10 +164,16 @@ def _identify(directory: Path) -> None:
     git(directory, "config", "user.email", address)
 
 
-def _with_own_hashes(release: bytes, hashes: Mapping[Commit, str]) -> bytes:
-    for theirs, ours in RUNBOOKS_HASHES.items():
-        release = release.replace(theirs.encode(), hashes[ours][:7].encode())
-    return release
+def _own(path: str, content: bytes, hashes: Mapping[Commit, str]) -> bytes:
+    """What only a layout knows: its own hashes, and what the set-up named the base image."""
+    replaced: dict[str, str] = {}
+    if path == "release.yaml":
+        replaced = {theirs: hashes[ours][:7] for theirs, ours in RUNBOOKS_HASHES.items()}
+    elif path == "Dockerfile":
+        replaced = {BASE_IMAGE: os.environ.get("RELAIS_BASE_IMAGE") or BASE_IMAGE}
+    for before, after in replaced.items():
+        content = content.replace(before.encode(), after.encode())
+    return content
 
 
 def bump(directory: Path) -> str:
@@ -228,7 +235,8 @@ def baseline(directory: Path) -> str:
     """The revision that serves before the first release."""
     from phase3b import serve
 
-    commits = dict(reversed(line.split(" ", 1)) for line in git(directory, "log", "--format=%H %s", "main").splitlines())
+    history = (line.partition(" ") for line in git(directory, "log", "--format=%H %s", "main").splitlines())
+    commits = {subject: made for made, _, subject in history}
     if PHASE3.subject not in commits:
         raise Trouble(f"{directory} has no commit {PHASE3.subject!r}", "Lay the sample out afresh: lay_out.py repo DIR")
     return serve(directory, commits[PHASE3.subject])
