@@ -170,7 +170,7 @@ class Artifacts:
     def _seen(self, where: str) -> list[tuple[str, bytes]]:
         return self._db.execute("SELECT digest, body FROM images WHERE path = ?", (where,)).fetchall()
 
-    async def _remembered(self, repository: str, where: str, image: str, digest: str, tags: list[str], known: Any | None) -> Any:  # noqa: PLR0917
+    async def _remembered(self, repository: str, where: str, image: str, digest: str, tags: list[str], known: Any | None) -> Any:
         """The image as known, brought up to date: a digest never changes, its tags do."""
         if known is not None and list(known.tags) == tags:
             return known

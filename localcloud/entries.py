@@ -81,7 +81,7 @@ def severity_number(name: object) -> int | None:
     return SEVERITIES.get(_ALIASES.get(text, text))
 
 
-def _entry(  # noqa: PLR0917
+def _entry(
     project: str, region: str, service: str, revision: str, instance: str, log: str, stamp: int
 ) -> Any:
     entry = LogEntry(log_name=f"projects/{project}/logs/run.googleapis.com%2F{log}", insert_id=insert_id(), timestamp=timestamp(stamp))
@@ -128,7 +128,7 @@ def request_entry(
     return entry
 
 
-def line_entry(  # noqa: PLR0917
+def line_entry(
     project: str, region: str, service: str, revision: str, instance: str, stream: str, line: str, timestamp: Moment
 ) -> Any:
     """The entry of one line of stdout or stderr (https://cloud.google.com/run/docs/logging#special-fields).
@@ -150,7 +150,7 @@ def line_entry(  # noqa: PLR0917
     return entry
 
 
-def system_entry(  # noqa: PLR0917
+def system_entry(
     project: str, region: str, service: str, revision: str, instance: str, severity: str, text: str, timestamp: Moment
 ) -> Any:
     """A remark of Cloud Run itself (varlog/system): probes, exits, memory limits, the start of an instance."""

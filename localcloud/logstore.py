@@ -162,8 +162,9 @@ class LogStore:
         self._thread.join(timeout=5)
         try:
             self.flush()
-        finally:
-            self._writer.close()
+        except sqlite3.Error as error:
+            _log.error("The last %d log entries are lost: %s refuses them (%s).", len(self._buffer), self._path, error)
+        self._writer.close()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=5, check_same_thread=False)
