@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from relais.config.contract import HttpRequest
 from relais.config.scalars import Duration, Flag, Number, Pattern, Percent, Rate, Share, Whole, Wrong, between, duration, unquoted
-from relais.config.section import Section, one
+from relais.config.section import MANY, OrElse, Section
 
 
 class JudgeSettings(Section):
@@ -48,7 +48,7 @@ class TrafficProbes(Section):
 
     rate: Rate = 1.0
     """How often, to each revision."""
-    http: Annotated[tuple[HttpRequest, ...], BeforeValidator(one)] = Field(min_length=1)
+    http: Annotated[tuple[HttpRequest, ...], MANY] = Field(min_length=1)
     """What is asked, in turn."""
 
 
@@ -62,7 +62,7 @@ def _approval(value: object) -> timedelta | None:
 class Canary(Section):
     """The candidate's way to 100 %."""
 
-    steps: Annotated[tuple[Percent, ...], BeforeValidator(one)] = Field((10,), min_length=1)
+    steps: Annotated[tuple[Percent, ...], MANY] = Field((10,), min_length=1)
     """The candidate's shares on the way, in percent, rising."""
     bake: Annotated[Duration, between("0s", "24h")] = timedelta(minutes=5)
     """The least time at a step."""
@@ -78,7 +78,7 @@ class Canary(Section):
     """What to do then."""
     on_orphan: Literal["restore", "continue"] = "restore"
     """What the watch does with a rollout whose driver died."""
-    approve: Annotated[Duration | None, BeforeValidator(_approval)] = None
+    approve: Annotated[Duration | None, BeforeValidator(_approval), OrElse({"type": "boolean"})] = None
     """A person's word before 100 %: true (24 hours), or a duration as its time limit."""
     finish: Literal["as-before", "latest", "pinned"] = "as-before"
     """What traffic points to after 100 %."""
@@ -86,7 +86,7 @@ class Canary(Section):
     """Where the evidence comes from."""
     judge: JudgeSettings = JudgeSettings()
     """The judge's limits."""
-    noise: Annotated[tuple[Noise, ...], BeforeValidator(one)] = ()
+    noise: Annotated[tuple[Noise, ...], MANY] = ()
     """Requests that the judge leaves out."""
     probes: TrafficProbes | None = None
     """Requests sent alike to both revisions."""

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from relais.config.scalars import Duration, Flag, Json, Line, Pattern, Whole, Wrong, between, formed, nearest, placeholders, template
-from relais.config.section import FACTS, NAMES, TEXT_FORM, Patterns, Secrets, Section, TimeLimit, distinct, named, one, short_form
+from relais.config.section import FACTS, MANY, NAMES, TEXT_FORM, Patterns, Secrets, Section, TimeLimit, distinct, named, short_form
 
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 
@@ -37,6 +37,7 @@ class Header(Section):
 
 
 HeaderName = Annotated[str, formed(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", "a header's name", "write letters, digits and -")]
+JsonPath = Annotated[str, formed(r"\$\S*", "a JSON path", "begin it with $")]
 Path = Annotated[str, formed(r"/[^\s#]*", "a path", "write it from the first /, without a host")]
 
 
@@ -49,6 +50,7 @@ class Endpoint(Section):
     """The path, with its query."""
     headers: Mapping[HeaderName, Header] = Field(default_factory=dict)
     """Headers that are sent."""
+
     @property
     def name(self) -> str:
         """The request as people name it: GET /path."""
@@ -129,7 +131,7 @@ class HttpCheck(Endpoint):
 
     json_: Json | None = Field(None, alias="json")
     """The answer's JSON holds at least this."""
-    json_path: Mapping[Annotated[str, formed(r"\$\S*", "a JSON path", "begin it with $")], Json] = {}
+    json_path: Mapping[JsonPath, Json] = {}
     """What lies at JSON paths of the answer, such as $.items[0].name."""
     body: Pattern | None = None
     """A text, or a /regular expression/, in the answer."""
@@ -141,7 +143,7 @@ class HttpCheck(Endpoint):
     """What the answer's content type begins with."""
     within: Annotated[Duration, between("100ms", "10m")] = timedelta(seconds=10)
     """The longest that the answer may take."""
-    metrics: Annotated[tuple[MetricGroup, ...], BeforeValidator(one)] = ()
+    metrics: Annotated[tuple[MetricGroup, ...], MANY] = ()
     """Metrics that the answer must hold."""
     after: HttpRequest | None = None
     """A request that must come first."""
@@ -192,7 +194,7 @@ class VersionCheck(Section):
 
     get: Path
     """The path."""
-    json_path: Annotated[str, formed(r"\$\S*", "a JSON path", "begin it with $")] = "$.version"
+    json_path: JsonPath = "$.version"
     """Where the version lies in the answer."""
     expect: Annotated[str, template(*NAMES, "tag", "revision")] = "{short_commit}"
     """What it must be."""
@@ -201,7 +203,7 @@ class VersionCheck(Section):
 class Verify(Section):
     """The contract: checked on the image first, then on the candidate's tagged URL, at 0 %."""
 
-    http: Annotated[tuple[HttpCheck, ...], BeforeValidator(one)] = ()
+    http: Annotated[tuple[HttpCheck, ...], MANY] = ()
     """Requests and what must come back."""
     logs: LogExpectation = LogExpectation()
     """What the log must and must not hold."""
@@ -209,11 +211,11 @@ class Verify(Section):
     """Where the service describes its routes: a route that is lost blocks."""
     version: VersionCheck | None = None
     """Where the service reports its version."""
-    static: Annotated[tuple[Path, ...], BeforeValidator(one)] = ()
+    static: Annotated[tuple[Path, ...], MANY] = ()
     """Static files that must be there."""
-    pages: Annotated[tuple[Path, ...], BeforeValidator(one)] = ()
+    pages: Annotated[tuple[Path, ...], MANY] = ()
     """Pages whose assets must be there."""
-    websockets: Annotated[tuple[WebSocketCheck, ...], BeforeValidator(one)] = ()
+    websockets: Annotated[tuple[WebSocketCheck, ...], MANY] = ()
     """WebSockets that must open."""
 
 
@@ -254,13 +256,13 @@ class Smoke(Section):
 class Validation(Section):
     """What is checked on the production URL, at 100 %."""
 
-    http: Annotated[tuple[HttpCheck, ...], BeforeValidator(one)] | None = None
+    http: Annotated[tuple[HttpCheck, ...], MANY] | None = None
     """Requests and what must come back; otherwise verify's."""
     on_failure: Literal["rollback", "hold"] = "rollback"
     """What to do when it fails."""
     counters: tuple[Counter, ...] = ()
     """Counters that requests must increment."""
-    smoke: Annotated[tuple[Smoke, ...], BeforeValidator(one), distinct(named, "the smoke command")] = ()
+    smoke: Annotated[tuple[Smoke, ...], MANY, distinct(named, "the smoke command")] = ()
     """Commands run against production."""
     watch: Annotated[Duration, between("0s", "720h")] = timedelta(hours=24)
     """How long the fresh release is looked after."""

@@ -27,7 +27,7 @@ from relais.config.scalars import (
     template,
     unquoted,
 )
-from relais.config.section import NAMES, TEXT_FORM, Secrets, Section, TimeLimit, distinct, named, one, short_form
+from relais.config.section import MANY, NAMES, TEXT_FORM, Secrets, Section, TimeLimit, distinct, named, short_form
 
 Image = Annotated[str, formed(r"serving|(\S+@)?sha256:[0-9a-f]{64}", "an image by digest", "write sha256:..., NAME@sha256:..., or serving")]
 CloudSql = Annotated[str, formed(r"[^\s:]+(:[^\s:]+)?:[^\s:]+:[^\s:]+", "an instance", "write PROJECT:REGION:INSTANCE")]
@@ -234,9 +234,9 @@ class Deploy(Section):
     """How the revision reaches a private network."""
     volumes: Annotated[tuple[Volume, ...], distinct(named, "the volume")] | None = None
     """What is mounted."""
-    command: Annotated[tuple[str, ...], BeforeValidator(one)] | None = None
+    command: Annotated[tuple[str, ...], MANY] | None = None
     """The command, in place of the image's entry point."""
-    args: Annotated[tuple[str, ...], BeforeValidator(one)] | None = None
+    args: Annotated[tuple[str, ...], MANY] | None = None
     """The command's arguments."""
     port: Port | None = None
     """The port that the container listens on."""
@@ -296,7 +296,7 @@ class Hook(Section):
     _text = short_form("run")
 
 
-HookList = Annotated[tuple[Hook, ...], BeforeValidator(one)]
+HookList = Annotated[tuple[Hook, ...], MANY]
 
 
 class Hooks(Section):

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from relais.config.canary import Canary
 from relais.config.changes import Changes
@@ -15,7 +17,7 @@ from relais.config.preflight import Preflight, known_check
 from relais.config.problems import Problem, bad_input, explain, path_text
 from relais.config.release import Release
 from relais.config.scalars import Line, RepoPath, Wrong, Zone, fill, formed, template, unquoted
-from relais.config.section import FACTS, TAG, Section, sample
+from relais.config.section import FACTS, SAMPLE, TAG, OrElse, Section
 from relais.errors import BadInput
 
 
@@ -57,7 +59,7 @@ class Documents(Section):
     """The page on which people tell each other where they are."""
     journal: RepoPath | None = None
     """The journal that gets an entry."""
-    commit: Annotated[DocumentCommit | None, BeforeValidator(_committed)] = DocumentCommit()
+    commit: Annotated[DocumentCommit | None, BeforeValidator(_committed), OrElse({"type": "boolean"})] = DocumentCommit()
     """Whether they are committed: true, false, or {author, message}."""
     push: Annotated[Literal["auto", True, False], BeforeValidator(unquoted)] = "auto"
     """Whether that commit is pushed; auto: when preflight.git.pushed is demanded."""
@@ -84,6 +86,10 @@ RepositoryId = Annotated[
 ]
 
 
+def _off(value: object) -> object:
+    return None if unquoted(value) is False else value
+
+
 class ReleaseFile(Section):
     """How one service gets from a commit to production."""
 
@@ -99,7 +105,7 @@ class ReleaseFile(Section):
     """What changes from one release to the next."""
     preflight: Preflight = Preflight()
     """What is looked at before anything changes."""
-    build: Annotated[Build | None, BeforeValidator(lambda value: None if value in ("false", False) else value)] = Build()
+    build: Annotated[Build | None, BeforeValidator(_off), OrElse({"const": False})] = Build()
     """How the image is built; false releases an image that exists."""
     push: Push = Push()
     """How the image gets to the registry."""
@@ -122,25 +128,27 @@ class ReleaseFile(Section):
     @classmethod
     def _skips_exist(cls, preflight: Preflight, info: ValidationInfo) -> Preflight:
         if release := info.data.get("release"):
-            for name in release.skip:
-                known_check(name, preflight.checks, ())
+            for index, name in enumerate(release.skip):
+                known_check(name, preflight.checks, ("..", "release", "skip", index))
         return preflight
 
     @field_validator("deploy")
     @classmethod
     def _deploy_fits(cls, deploy: Deploy, info: ValidationInfo) -> Deploy:
-        if "service" in info.data:
-            _revision(info.data["service"], sample(deploy.revision_suffix), shown=deploy.revision_suffix)
+        service, release = info.data.get("service"), info.data.get("release")
+        if service and release:
+            known = {**SAMPLE, "service": service, "slug": release.slug or SAMPLE["slug"]}
+            _revision(service, fill(deploy.revision_suffix, known), shown=deploy.revision_suffix)
         if deploy.image and info.data.get("build"):
             raise Wrong("needs build: false", "write build: false, or remove image", at=("image",))
         return deploy
 
     def with_changes(self, changes: Changes) -> "ReleaseFile":
         """The file with what one run changes over it."""
-        given = changes.model_dump(exclude_none=True)
+        given = {key: value for key, value in changes.model_dump().items() if value not in (None, "", [])}
         data = self.model_dump(mode="json")
         data["release"] |= {key: given[key] for key in given if key in Release.model_fields}
-        if changes.changes is not None:
+        if changes.changes:
             data["release"]["changes"] = _nested(changes.changes)
         if "commits" in given:
             data["preflight"]["git"]["commits"] = given["commits"]
@@ -184,16 +192,9 @@ def _nested(lines: Iterable[str]) -> list[dict[str, Any]]:
     return entries
 
 
-_PARAMETERS = {"preflight": "commits", "validate": "watch"}
-
-
 def _parameter(keys: tuple[str | int, ...]) -> str:
     """The run parameter that a key path of the file stands for."""
-    if keys == ("preflight",):
-        return "skip"
-    if keys[0] == "deploy":
-        return "slug"
-    return _PARAMETERS.get(str(keys[0])) or path_text(keys[1:])
+    return {"preflight": "commits", "validate": "watch", "deploy": "slug"}.get(str(keys[0])) or path_text(keys[1:])
 
 
 def _revision(service: str, suffix: str, *, shown: str = "") -> str:
@@ -205,6 +206,17 @@ def _revision(service: str, suffix: str, *, shown: str = "") -> str:
     return name
 
 
+class _Schema(GenerateJsonSchema):
+    """A key is given or left out: null is no value of a release file."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        found = super().default_schema(schema)
+        return {key: value for key, value in found.items() if key != "default" or value is not None}
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a release file, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **ReleaseFile.model_json_schema()}
+    return {"$schema": _Schema.schema_dialect, **ReleaseFile.model_json_schema(schema_generator=_Schema)}

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from relais.config.scalars import Commit, Day, Flag, Line, RepoPath, Text, Whole, Wrong, formed, nearest
-from relais.config.section import TEXT_FORM, Patterns, Section, TimeLimit, distinct, named, one, short_form
+from relais.config.section import MANY, TEXT_FORM, Patterns, Section, TimeLimit, distinct, named, short_form
 
 
 class Reading(Section):
@@ -72,7 +72,7 @@ class Waiver(Section):
 class Preflight(Section):
     """What is looked at before anything changes."""
 
-    read: Annotated[tuple[Reading, ...], BeforeValidator(one)] = ()
+    read: Annotated[tuple[Reading, ...], MANY] = ()
     """Documents to read first: checked, and shown in the run."""
     git: Git = Git()
     """What must be true of the repository."""

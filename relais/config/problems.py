@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from relais.config.scalars import Wrong, nearest
+from relais.config.scalars import TRUTHS, Wrong, nearest
 from relais.errors import BadInput
 
 Keys = tuple[str | int, ...]
@@ -48,6 +48,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[Ke
             continue
         what, remedy, at = _words(details, model)
         keys = tuple(key for key in details["loc"] if key != "[key]")
+        while at[:1] == ("..",):
+            keys, at = keys[:-1], at[1:]
         yield (*keys, *at), what, remedy
 
 
@@ -62,7 +64,9 @@ def _words(details: ErrorDetails, model: type[BaseModel]) -> tuple[str, str, Key
         return "is missing", f"add `{last}: ...`", ()
     if kind == "literal_error":
         words = [word.strip("'").lower() for word in context["expected"].replace(" or ", ", ").split(", ")]
-        return f"{_kind_of(details['input'], brief=False)} is not known here", nearest(str(details["input"]), words), ()
+        said = TRUTHS.get(str(details["input"]).lower(), "")
+        remedy = f"write {said}" if said in words else nearest(str(details["input"]), words)
+        return f"{_kind_of(details['input'], brief=False)} is not known here", remedy, ()
     expected = {
         "string_type": ("must be a text", ""),
         "tuple_type": ("must be a list", "write [..., ...], or one entry a line after -"),

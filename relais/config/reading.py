@@ -17,6 +17,7 @@ from relais.errors import BadInput
 LARGEST = 1_000_000
 """Bytes of a release file or an env file."""
 _DEEPEST, _MOST = 40, 50_000
+_TOO_MANY = "too many values"
 _LARGEST_ENV = 32 * 1024
 
 
@@ -42,8 +43,10 @@ def examine(data: bytes, name: str) -> tuple[ReleaseFile | None, list[Problem]]:
         try:
             found = ReleaseFile.model_validate(value)
         except ValidationError as error:
+            told = {problem.key for problem in tree.in_order()}
             for keys, what, remedy in explain(error, ReleaseFile):
-                tree.problem(tree.as_written(keys), what, remedy)
+                if path_text(keys) not in told:
+                    tree.problem(tree.as_written(keys), what, remedy)
     return (None if tree.problems else found), tree.in_order()
 
 
@@ -79,7 +82,7 @@ def _env_value(value: object) -> str:
         raise Wrong(f"is {len(value.encode())} bytes, and Cloud Run takes 32 KB", "put it into a file of the image, or into a secret")
     if "\0" in value:
         raise Wrong("holds a NUL character", "remove it")
-    if swallowed := re.search(r"\s([A-Z][A-Z0-9_]*)=", value):
+    if swallowed := re.search(r"[^\s;,&|]\s+([A-Z][A-Z0-9_]*)=", value):
         raise Wrong(f"seems to swallow {swallowed[1]}", f"write {swallowed[1]} as a key of its own")
     return str(value)
 
@@ -98,6 +101,18 @@ def _bytes(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise BadInput(f"cannot be read: {reason}", where=name, remedy="look at the path and its permissions") from None
+
+
+class _Loader(yaml.BaseLoader):
+    """Every scalar is a text, and there is an end to them."""
+
+    nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.nodes += 1
+        if self.nodes > _MOST:
+            raise yaml.MarkedYAMLError(problem=_TOO_MANY)
+        return super().compose_node(parent, index)
 
 
 @dataclass
@@ -142,7 +157,7 @@ class _Tree:
             self.fail("is not UTF-8", "save it as UTF-8", data[: error.start].count(b"\n") + 1)
             return {}
         try:
-            node = yaml.compose(text, Loader=yaml.BaseLoader)
+            node = yaml.compose(text, Loader=_Loader)
             value = self._value(node, (), 0) if node else None
         except yaml.YAMLError as error:
             self._syntax(error, text)
@@ -167,7 +182,9 @@ class _Tree:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         problem = str(getattr(error, "problem", None) or getattr(error, "context", None) or "cannot be read")
         remedy = "look at this line and the one above: indentation, quotes, brackets, `: `"
-        if "'\\t'" in problem:
+        if problem == _TOO_MANY:
+            problem, remedy = f"holds {problem}", "write fewer"
+        elif "'\\t'" in problem:
             problem, remedy = "a tab where YAML wants spaces", "indent with spaces"
         elif "expected a single document" in str(getattr(error, "context", "")):
             problem, remedy = "holds more than one document", "remove what follows ---"
@@ -179,7 +196,7 @@ class _Tree:
         self.count += 1
         if depth > _DEEPEST or self.count > _MOST:
             if not self.broken:
-                what = "is nested too deeply, or an alias holds itself" if depth > _DEEPEST else "holds too many values"
+                what = "is nested too deeply, or an alias holds itself" if depth > _DEEPEST else f"holds {_TOO_MANY}"
                 self.fail(what, "write it flatter", line)
             return None
         if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.rpartition(":")[2] not in ("str", "seq", "map"):

@@ -1,13 +1,14 @@
 """What changes from one release to the next."""
 
 import re
+import unicodedata
 from typing import Annotated, ClassVar
 
 from pydantic import field_validator, model_validator
 from pydantic.json_schema import JsonSchemaValue
 
-from relais.config.scalars import Commit, Line, Wrong, formed, template
-from relais.config.section import NAMES, TAG, TEXT_FORM, Section, one, sample
+from relais.config.scalars import Commit, Line, Wrong, fill, formed, template
+from relais.config.section import NAMES, SAMPLE, TAG, TEXT_FORM, Section, one
 
 
 class Change(Section):
@@ -33,6 +34,12 @@ class Change(Section):
             ((title, items),) = data.items()
             return {"title": title, "items": one(items)}
         return data
+
+
+def slug_of(text: str) -> str:
+    """A slug made from a text, at most 40 characters long; empty where the text has no letter and no digit."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-")
 
 
 Slug = Annotated[str, formed(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", "a slug", "write up to 40 lower-case letters, digits and -")]
@@ -63,6 +70,6 @@ class Release(Section):
     @field_validator("tag")
     @classmethod
     def _tag(cls, value: str) -> str:
-        if not re.fullmatch(TAG, sample(value)):
+        if not re.fullmatch(TAG, fill(value, SAMPLE)):
             raise Wrong(f"{value} makes no image tag", "write up to 128 letters, digits, _, . and -, not beginning with . or -")
         return value

@@ -16,7 +16,7 @@ from relais.errors import BadInput
 
 
 class Wrong(ValueError):
-    """A value that cannot be: what is wrong with it, how to mend it, and at which key below the one that was being read."""
+    """A value that cannot be: what is wrong with it, how to mend it, and at which key from the one that was being read (".." goes up)."""
 
     def __init__(self, what: str, remedy: str = "", at: tuple[str | int, ...] = ()) -> None:
         super().__init__(f"{what}; {remedy}" if remedy else what)
@@ -51,7 +51,7 @@ def duration(value: object) -> timedelta:
         return value
     text = str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
     if re.fullmatch(r"-?[0-9.]+", text):
-        raise Wrong(f"{text} has no unit", f"write {text.lstrip('-')}s for seconds, {text.lstrip('-')}m for minutes")
+        raise Wrong(f"{text} has no unit", f"write {text.lstrip('-')}s if seconds are meant")
     if not text or _SPAN.sub("", text):
         raise Wrong(f"{_shown(value)} is not a duration", "write a number and a unit, such as 90s, 5m, 1h30m, 24h")
     span = timedelta(milliseconds=sum(round(float(number) * _UNITS[unit]) for number, unit in _SPAN.findall(text)))
@@ -207,16 +207,23 @@ def rate(value: object) -> float:
 Rate = Annotated[float, PlainValidator(rate), _schema(r"^[0-9.]+/(s|m|h)$", "2/s", "30/m")]
 
 
-def _flag(value: object) -> object:
-    if isinstance(value, bool):
-        return value
-    if value in ("true", "True", "TRUE"):
-        return True
-    if value in ("false", "False", "FALSE"):
-        return False
-    word = str(value).lower()
-    said = {"yes": "true", "on": "true", "y": "true", "1": "true", "no": "false", "off": "false", "n": "false", "0": "false"}.get(word)
-    raise Wrong(f"{_shown(value)} is neither true nor false", f"write {said}" if said else "write true or false")
+TRUTHS = {"yes": "true", "on": "true", "y": "true", "1": "true", "no": "false", "off": "false", "n": "false", "0": "false"}
+"""What other notations say for true and false; here they are refused, for in YAML 1.2 they are texts."""
+
+
+def unquoted(value: object) -> object:
+    """true and false as truths, for the fields that take a word or a truth; everything else as it is."""
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.lower(), value)
+    return value
+
+
+def _flag(value: object) -> bool:
+    truth = unquoted(value)
+    if isinstance(truth, bool):
+        return truth
+    said = TRUTHS.get(str(value).lower())
+    raise Wrong(f"{_shown(value)} is neither true nor false", f"write {said or 'true or false'}")
 
 
 def whole(value: object) -> object:
@@ -247,11 +254,6 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 Whole = Annotated[int, BeforeValidator(whole)]
 Number = Annotated[float, BeforeValidator(_number)]
 Percent = Annotated[int, PlainValidator(_percent), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 99})]
-
-
-def unquoted(value: object) -> object:
-    """true and false as truths, for the fields that take a word or a truth; everything else as it is."""
-    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
 
 
 # Texts
@@ -339,7 +341,7 @@ def _day(value: object) -> date:
         raise Wrong(f"{_shown(value)} is not a day", "write year-month-day, such as 2025-10-31") from None
 
 
-Commit = Annotated[str, AfterValidator(_commit)]
+Commit = Annotated[str, AfterValidator(_commit), WithJsonSchema({"type": ["string", "integer"], "examples": ["588c5dc"]})]
 RepoPath = Annotated[str, AfterValidator(_inside)]
 Pattern = Annotated[str, AfterValidator(pattern)]
 Zone = Annotated[str, AfterValidator(_zone)]
@@ -391,7 +393,8 @@ def template(*names: str, command: bool = False) -> AfterValidator:
     def check(value: str) -> str:
         for name in placeholders(_text(value)):
             if name not in names:
-                raise Wrong(f"{{{name}}} is not known here", nearest(name, names))
+                literal = f", or {{{{{name}}}}} for the text itself" if command else ""
+                raise Wrong(f"{{{name}}} is not known here", nearest(name, names) + literal)
         if not command and re.search(r"[{}]", _HOLE.sub("", value)):
             raise Wrong(f"{_shown(value)} has a brace too many", f"write placeholders as {{{names[0]}}}")
         return value

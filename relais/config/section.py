@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, core_schema
 
-from relais.config.scalars import Duration, EnvName, Line, Pattern, Wrong, between, placeholders
+from relais.config.scalars import Duration, EnvName, Line, Pattern, Wrong, between
 
 
 class Section(BaseModel):
@@ -57,7 +57,34 @@ def named(item: Any) -> str:
 
 
 TEXT_FORM: JsonSchemaValue = {"type": "string"}
-Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(one)]
+
+
+class _Many:
+    """A list, or its only entry."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(one, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = handler(schema)
+        return {"anyOf": [found["items"], found]}
+
+
+MANY = _Many()
+
+
+class OrElse:
+    """Another form in which a value may be written, for the JSON Schema."""
+
+    def __init__(self, other: JsonSchemaValue) -> None:
+        self.other = other
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = handler(schema)
+        return {"anyOf": [self.other, found]}
+
+
+Patterns = Annotated[tuple[Pattern, ...], MANY]
 Secrets = Mapping[EnvName, Line]
 TimeLimit = Annotated[Duration, between("1s", "24h")]
 
@@ -76,9 +103,3 @@ SAMPLE = {
 
 
 TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
-
-
-def sample(text: str) -> str:
-    for name in placeholders(text):
-        text = text.replace(f"{{{name}}}", SAMPLE[name])
-    return text
