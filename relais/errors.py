@@ -7,17 +7,23 @@
     |-- StepFailed          a step of the release did its work and the answer is no (a build, a start, a contract)
     |-- Lost                the wheel is somebody else's now: a foreign write, a newer owner
     |-- Unavailable         an outage: the only error that is retried
-    |-- Denied              the outside said no for good: permission, quota policy, a missing resource
+    |-- Denied              the outside said no for good: permission, policy, what was asked for
+    |   `-- Missing         there is no such thing
     `-- Conflict            somebody wrote between our read and our write; nothing was applied: read again, decide again
 """
 
+from collections.abc import Iterable
+
 
 class RelaisError(Exception):
-    """What happened, where, and what to do next; printed as one short paragraph, never as a traceback."""
+    """What happened, where, and what to do next; printed as one short paragraph, never as a traceback.
 
-    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+    `evidence` are the findings behind it, for the record.
+    """
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "", evidence: Iterable[object] = ()) -> None:
         super().__init__(what, where, remedy)
-        self.what, self.where, self.remedy = what, where, remedy
+        self.what, self.where, self.remedy, self.evidence = what, where, remedy, tuple(evidence)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
@@ -25,11 +31,11 @@ class RelaisError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Errors travel through Prefect's states, which pickle them."""
-        return _again, (type(self), self.what, self.where, self.remedy)
+        return _again, (type(self), self.what, self.where, self.remedy, self.evidence)
 
 
-def _again(cls: type[RelaisError], what: str, where: str, remedy: str) -> RelaisError:
-    return cls(what, where=where, remedy=remedy)
+def _again(cls: type[RelaisError], what: str, where: str, remedy: str, evidence: tuple[object, ...]) -> RelaisError:
+    return cls(what, where=where, remedy=remedy, evidence=evidence)
 
 
 class BadInput(RelaisError):
@@ -58,6 +64,10 @@ class Unavailable(RelaisError):
 
 class Denied(RelaisError):
     """The outside answered, and the answer is final: no permission, no such resource, refused for what it is."""
+
+
+class Missing(Denied):
+    """The outside answered that there is no such thing: a repository, an image, a service."""
 
 
 class Conflict(RelaisError):
