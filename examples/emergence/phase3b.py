@@ -21,6 +21,7 @@ from trouble import Trouble
 
 REVISION = "emergence-app-phase3b"
 TAG = "cockpit-phase3-20251009-093500"
+REACHED = 5.0
 CALL = 15.0
 DEPLOYMENT = 180.0
 
@@ -45,9 +46,9 @@ class Cloud:
     def __init__(self, endpoint: str) -> None:
         channel = grpc.insecure_channel(endpoint)
         try:
-            grpc.channel_ready_future(channel).result(timeout=CALL)
+            grpc.channel_ready_future(channel).result(timeout=REACHED)
         except grpc.FutureTimeoutError:
-            raise Trouble(f"no local cloud answers at {endpoint} within {CALL:.0f} s", "Start it: make up") from None
+            raise Trouble(f"no local cloud answers at {endpoint} within {REACHED:.0f} s", "Start it: make up") from None
         self.services = run_v2.ServicesClient(transport=run_v2.ServicesClient.get_transport_class("grpc")(channel=channel))
         registry = artifactregistry_v1.ArtifactRegistryClient
         self.registry = registry(transport=registry.get_transport_class("grpc")(channel=channel))
