@@ -60,6 +60,8 @@ RUNBOOK = "resource.type=cloud_run_revision AND resource.labels.service_name=eme
         ("jsonPayload.ok = FALSE", STRUCTURED),
         ("jsonPayload.none = NULL_VALUE", STRUCTURED),
         ("NOT jsonPayload.code = NULL_VALUE", STRUCTURED),
+        ("jsonPayload.code != NULL_VALUE", STRUCTURED),
+        ("labels.run.googleapis.com/x = one", STRUCTURED),
         ('labels."run.googleapis.com/x" = one', STRUCTURED),
         ("severity = error", STRUCTURED),
         ("severity = 500", STRUCTURED),

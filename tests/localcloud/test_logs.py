@@ -18,7 +18,7 @@ from google.protobuf import timestamp_pb2
 from google.rpc import status_pb2
 from served import client, served
 
-from localcloud import entries, wire
+from localcloud import entries, logfilter, wire
 from localcloud.logs import Logging, LogStore
 
 PROJECT = "projects/demo"
@@ -134,6 +134,31 @@ def test_a_filter_is_evaluated_and_a_bad_one_is_refused_with_its_place(store: Lo
     assert [entry.http_request.status for entry in answer] == [503]
     with pytest.raises(exceptions.InvalidArgument, match="syntax error at line 2, column 3, token '\\)'"):
         logging.list_log_entries(request={"resource_names": [PROJECT], "filter": "severity>=ERROR\n  )"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "resource.labels.service_name = EMERGENCE-app AND resource.labels.location = Europe-West1",
+        "resource.labels.revision_name = emergence-app-00001-abc severity > INFO",
+        "severity = WARNING",
+        "severity <= 200",
+        "NOT severity >= ERROR",
+        "severity >= ERROR OR resource.labels.service_name = other",
+        'timestamp > "2025-10-09T08:53:21Z" timestamp <= "2025-10-09T08:53:23Z"',
+        'timestamp = "2025-10-09T08:53:22Z"',
+        'logName = ("projects/demo/logs/run.googleapis.com%2Frequests" OR "projects/demo/logs/run.googleapis.com%2Fstdout")',
+        'logName = "PROJECTS/demo/logs/run.googleapis.com%2fstdout" resource.type = Cloud_Run_Revision',
+        'resource.labels.service_name = "ｅmergence-app"',
+    ],
+)
+def test_the_store_gives_exactly_what_the_filter_lets_through(store: LogStore, text: str) -> None:
+    other = entries.line_entry("demo", "us-central1", "other", "other-1", "i-2", "stdout", "elsewhere", 1_760_000_002.0)
+    every = [*(request(status, at) for at, status in enumerate((200, 404, 503, 200))), line("a line", 2.5), other]
+    store.write(every)
+    wanted = {entry.insert_id for entry in every if logfilter.compile(text)(entry)}
+    assert wanted
+    assert {entry.insert_id for entry in store.list([PROJECT], text).entries} == wanted
 
 
 @pytest.mark.parametrize(
