@@ -88,7 +88,6 @@ class Source(Value):
     """The team's repository as it is released: where it lies on this machine, and what Git says about it."""
 
     root: str
-    file: str  # the release file, relative to root
     url: str = ""  # where it was cloned from, when `app` is a URL (without credentials)
     branch: str = ""
     commit: Commit
@@ -96,6 +95,24 @@ class Source(Value):
     log: tuple[Commit, ...] = ()  # the last ten
     since: tuple[Commit, ...] = ()  # between what serves and this commit, newest first
     findings: tuple[Finding, ...] = ()
+
+
+class App(Value):
+    """What is released, opened: the release file with the run's changes, and the directory it lies in."""
+
+    root: str
+    url: str = ""  # where it was cloned from, when `app` is a URL (without credentials)
+    ref: str = "HEAD"
+    release: dict[str, Any]  # `App.file`, as data
+
+    @property
+    def file(self) -> ReleaseFile:
+        return ReleaseFile.model_validate(self.release)
+
+    @property
+    def service(self) -> ServiceName:
+        file = self.file
+        return ServiceName(project=file.project, region=file.region, name=file.service)
 
 
 class Text(Value):
@@ -320,6 +337,7 @@ class Pushed(Value):
     ref: str  # name:tag
     digest: str  # sha256:... as the registry says it
     pinned: str  # name@digest: what is deployed
+    platforms: tuple[str, ...] = ()  # digests of the platform manifests, where `digest` names an index
     size: int = 0  # bytes in the registry (compressed)
     seconds: float = 0.0
     findings: tuple[Finding, ...] = ()

@@ -127,12 +127,20 @@ def begin(serving: Serving, plan: Plan, digest: str, now: datetime, policy: Mapp
             where=str(serving.service),
             remedy="somebody moved traffic while this release was being built: look at what they did, then release again",
         )
-    rollout = Rollout(
+    return _write(serving, _new(plan, digest, now, policy, lease, plan.stable.by_name()), plan.stable, tagged=True)
+
+
+def first(plan: Plan, digest: str, now: datetime, policy: Mapping[str, Any], lease: timedelta = LEASE) -> Rollout:
+    """The annotation of a service that its first release makes: LATEST serves, and there is nothing to go back to."""
+    return _new(plan, digest, now, policy, lease, {LATEST: 100})
+
+
+def _new(plan: Plan, digest: str, now: datetime, policy: Mapping[str, Any], lease: timedelta, written: dict[str, int]) -> Rollout:
+    return Rollout(
         release=plan.id, app=plan.source.url or plan.source.root, commit=plan.source.commit.sha, digest=digest, candidate=plan.revision,
-        tag=plan.traffic_tag, stable=plan.stable, phase="deploying", since=now, written=plan.stable.by_name(), owner=plan.wheel.owner,
+        tag=plan.traffic_tag, stable=plan.stable, phase="deploying", since=now, written=written, owner=plan.wheel.owner,
         epoch=plan.wheel.epoch, lease_until=now + lease, policy=dict(policy),
     )  # fmt: skip
-    return _write(serving, rollout, plan.stable, tagged=True)
 
 
 def move(serving: Serving, wheel: Wheel, split: Split, phase: Phase, now: datetime, *, step: int | None = None) -> Write:

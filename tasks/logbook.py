@@ -1,0 +1,146 @@
+"""The logbook of one release: times every stage, and keeps the record as a file and as a Prefect artifact after each."""
+
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_UI_URL
+from pydantic import ValidationError
+
+from relais.config import home
+from relais.errors import BadInput
+from relais.model import Problem, Record, Timing, medians
+from tasks.effects import say, within
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Stage = Literal["plan", "build", "push", "deploy", "verify", "canary", "promote", "proof", "validate", "revisions", "rollback", "documents"]
+_FIELDS = {"build", "push", "deploy", "verify", "proof", "validate", "revisions", "rollback", "documents", "plan"}
+
+
+class Logbook:
+    """Holds the latest record of a release; `did` runs a stage, `saw` adds to the record, and both save it."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self._medians: dict[str, float] = {}
+
+    @classmethod
+    def open(cls, app: str, ref: str) -> "Logbook":
+        """A new record, named by the run's own start and id, so that a retry of the run finds its traces again."""
+        started = flow_run.get_scheduled_start_time() or datetime.now(UTC)
+        run = str(flow_run.get_id() or "")
+        name = f"{started.astimezone(UTC):%Y%m%d-%H%M%S}-{run.replace('-', '')[:6] or os.urandom(3).hex()}"
+        url = f"{PREFECT_UI_URL.value()}/runs/flow-run/{run}" if run and PREFECT_UI_URL.value() else ""
+        return cls(Record(id=name, app=app, ref=ref, started=started.astimezone(UTC), run=run, run_url=url))
+
+    @classmethod
+    def find(cls, release: str) -> "Logbook":
+        """The logbook of an earlier release, from its file."""
+        path = _path(release)
+        try:
+            return cls(Record.model_validate_json(path.read_bytes()))
+        except FileNotFoundError:
+            raise BadInput(
+                f"there is no record of release {release}",
+                where=str(path),
+                remedy="the records lie on the machine that released: run it there, or share RELAIS_HOME between the workers",
+            ) from None
+        except ValidationError as error:
+            raise BadInput(f"the record of release {release} cannot be read ({error.error_count()} problems)", where=str(path)) from None
+
+    def did(self, stage: Stage, step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run one stage of the release, time it against earlier releases, and keep what it saw."""
+        begun = datetime.now(UTC)
+        try:
+            with self._overdue(stage):
+                seen = step(*args, **kwargs)
+        finally:
+            self._timed(stage, (datetime.now(UTC) - begun).total_seconds())
+        self.saw(**({stage: seen} if stage in _FIELDS else {}))
+        return seen
+
+    def saw(self, **seen: Any) -> None:
+        """Add to the record, and keep it."""
+        fields = {{"validate": "validate_"}.get(name, name): value for name, value in seen.items()}
+        self.record = self.record.plus(**fields)
+        if self.record.plan and not self._medians:
+            self._medians = self.record.plan.medians
+        self.save()
+
+    def ends(self, state: str, summary: str, problem: BaseException | None = None) -> None:
+        """The last word of this run."""
+        seen: dict[str, Any] = {"state": state, "summary": summary, "ended": datetime.now(UTC)}
+        if problem is not None:
+            seen["problem"] = Problem.of(problem)
+        self.saw(**seen)
+
+    def save(self) -> None:
+        """The record as a file, whole or not at all, and as an artifact of the run."""
+        text = self.record.model_dump_json(indent=1)
+        path = _path(self.record.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as part:
+            part.write(text)
+        os.replace(part.name, path)
+        if flow_run.get_id():
+            within(5, lambda: create_markdown_artifact(f"```json\n{text}\n```", key=f"record-{self.record.id}", description="The record so far"))
+
+    def _timed(self, stage: Stage, seconds: float) -> None:
+        timing = Timing(stage=stage, seconds=round(seconds, 3), median=self._medians.get(stage))
+        kept = tuple(t for t in self.record.timings if t.stage != stage)
+        self.record = self.record.plus(timings=(*kept, timing))
+        if timing.median is None:
+            say(f"{stage}: {seconds:.1f} s")
+        elif timing.overrun:
+            say(f"{stage}: {seconds:.1f} s, longer than usual (median of earlier releases {timing.median:.1f} s)", level=logging.WARNING)
+        else:
+            say(f"{stage}: {seconds:.1f} s (median of earlier releases {timing.median:.1f} s)")
+
+    @contextmanager
+    def _overdue(self, stage: Stage) -> Iterator[None]:
+        """Says so while a stage takes more than twice its median."""
+        usual = self._medians.get(stage)
+        if usual is None:
+            yield
+            return
+        note = f"{stage} is still under way after {2 * usual + 5:.0f} s; the median of earlier releases is {usual:.1f} s"
+        timer = threading.Timer(2 * usual + 5, lambda: logging.getLogger("relais").warning(note))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def _path(release: str) -> Path:
+    return home() / "records" / f"{release}.json"
+
+
+def earlier(service: str, most: int = 20) -> tuple[Record, ...]:
+    """The newest records of a service's releases on this machine; files that cannot be read are passed over."""
+    found: list[Record] = []
+    for path in sorted((home() / "records").glob("*.json"), reverse=True):
+        try:
+            record = Record.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            continue
+        if record.plan and record.plan.service.name == service:
+            found.append(record)
+        if len(found) == most:
+            break
+    return tuple(found)
+
+
+def usual_times(service: str) -> dict[str, float]:
+    """The median seconds of each stage in earlier releases of a service."""
+    return medians(earlier(service))

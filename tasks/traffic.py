@@ -1,0 +1,195 @@
+"""Who serves how much: shift, promote, restore, and the guard around everything that moves traffic."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from relais import rollout
+from relais.clients.run import CloudRun
+from relais.errors import Conflict, Lost, RelaisError, StepFailed, Unavailable
+from relais.model import Move, Plan, ServiceName, Serving, Split, Wheel
+from tasks.effects import effect, say, shielded
+
+GUARD_READ, GUARD_WRITE = 4.0, 8.0  # seconds: a cancel leaves 30 until SIGKILL
+
+
+def _drive(service: ServiceName, build: Callable[[Serving], rollout.Write | None], *, read: float = 10.0, write: float = 15.0) -> rollout.Write | None:
+    """Read, build a move on that read, write it; once more after a conflict, and never twice for one decision.
+
+    After an answer that was lost, the service itself says whether the move was accepted: its annotation carries our seq.
+    """
+    run = CloudRun()
+    for attempt in (1, 2):
+        wanted = build(run.read(service, timeout=read))
+        if wanted is None:
+            return None
+        try:
+            run.move(wanted, timeout=write)
+        except Conflict:
+            if attempt == 2:
+                raise
+            continue
+        except Unavailable:
+            if not _accepted(run, wanted, read):
+                raise
+        return wanted
+    raise AssertionError("unreachable")
+
+
+def _accepted(run: CloudRun, wanted: rollout.Write, timeout: float) -> bool:
+    seen = rollout.read(run.read(wanted.service, timeout=timeout))
+    return seen is not None and (seen.owner, seen.epoch, seen.seq) == (wanted.rollout.owner, wanted.rollout.epoch, wanted.rollout.seq)
+
+
+def _moved(service: ServiceName, wheel: Wheel, split: Split, phase: rollout.Phase, because: str, step: int | None = None) -> Move:
+    begun = time.monotonic()
+    _drive(service, lambda serving: rollout.move(serving, wheel, split, phase, datetime.now(UTC), step=step))
+    say(f"traffic: {split} ({because})")
+    return Move(at=datetime.now(UTC), split=split, because=because, accepted_seconds=round(time.monotonic() - begun, 3))
+
+
+@effect("give {percent} %", retries=2)
+def shift(plan: Plan, percent: int, step: int = 0) -> Move:
+    """Give the candidate a share; the stable revisions keep the rest in their own proportions."""
+    split = plan.stable.giving(plan.revision, percent)
+    return _moved(plan.service, plan.wheel, split, "rolling", f"step {step + 1}: {percent} % for the candidate", step)
+
+
+@effect("give 100 %", retries=2)
+def promote(plan: Plan) -> Move:
+    """All traffic to the candidate, by name; the guard stands until it is validated."""
+    return _moved(plan.service, plan.wheel, Split().giving(plan.revision, 100), "rolling", "promotion")
+
+
+@effect("settle", retries=2)
+def finish(plan: Plan, follow_latest: bool) -> str:
+    """The end of a rollout: the candidate's tag goes, the lock is free, and traffic points where the file wants it."""
+
+    def fresh(serving: Serving) -> rollout.Write:
+        return rollout.move(serving, plan.wheel, Split().giving(plan.revision, 100), "fresh", datetime.now(UTC))
+
+    _drive(plan.service, fresh)
+    if follow_latest and _drive(plan.service, lambda serving: rollout.follow_latest(serving, plan.wheel, datetime.now(UTC))):
+        how = "traffic follows LATEST again: a later plain deploy serves"
+    else:
+        how = f"traffic stays pinned to {plan.revision}: a later plain deploy gets 0 % until you run `gcloud run services update-traffic --to-latest`"
+    say(how)
+    return how
+
+
+@effect("settle first release", retries=2)
+def finish_first(plan: Plan) -> str:
+    """The end of a service's first release: it serves already; the lock goes and the tag with it."""
+    _drive(plan.service, lambda serving: rollout.enter(serving, plan.wheel, "fresh", datetime.now(UTC), untag=True))
+    return "the service's first revision serves, and traffic follows LATEST"
+
+
+@effect("hold", retries=2)
+def hold(plan: Plan, because: str) -> str:
+    """Leave the split as it stands, keep the lock, and let a person decide."""
+    _drive(plan.service, lambda serving: rollout.enter(serving, plan.wheel, "held", datetime.now(UTC)))
+    say(f"held: {because}")
+    return because
+
+
+@effect("keep the wheel")
+def renew(plan: Plan) -> None:
+    """Prolong the lease when less than half of it is left."""
+    _drive(plan.service, lambda serving: rollout.renew(serving, plan.wheel, datetime.now(UTC)))
+
+
+@effect("take the wheel", retries=2)
+def take_over(service: ServiceName, owner: str) -> rollout.Rollout | None:
+    """Get the wheel of the rollout that the service's annotation speaks of; None where there is none."""
+
+    def taken(serving: Serving) -> rollout.Write | None:
+        if rollout.read(serving) is None:
+            return None
+        return rollout.take_over(serving, owner, datetime.now(UTC), foreign=True)
+
+    write = _drive(service, taken)
+    if write is not None:
+        say(f"took over the rollout of release {write.rollout.release} (epoch {write.rollout.epoch})")
+    return write.rollout if write else None
+
+
+@effect("restore")
+def restore(service: ServiceName, wheel: Wheel, split: Split, because: str) -> Move:
+    """Put the recorded split back: one write, done when it is accepted; verification is for whoever comes after."""
+    begun = time.monotonic()
+
+    def back(serving: Serving) -> rollout.Write:
+        return rollout.move(serving, wheel, split, "restoring", datetime.now(UTC))
+
+    _drive(service, back, read=GUARD_READ, write=GUARD_WRITE)
+    say(f"traffic is back: {split} ({because})")
+    return Move(at=datetime.now(UTC), split=split, because=because, accepted_seconds=round(time.monotonic() - begun, 3))
+
+
+@effect("free the lock", retries=2)
+def release_lock(service: ServiceName, wheel: Wheel) -> None:
+    """The end of a rollout that went back, or that moved nobody: tag and lock go."""
+    _drive(service, lambda serving: rollout.enter(serving, wheel, "done", datetime.now(UTC), untag=True))
+
+
+@effect("wait until settled", retries=2)
+def settled(service: ServiceName, timeout: float = 60.0) -> Serving:
+    """The service once no change is under way; it says what it waits for."""
+    run, deadline = CloudRun(), time.monotonic() + timeout
+    while not (serving := run.read(service)).settled:
+        if time.monotonic() > deadline:
+            raise StepFailed(
+                f"the service is still changing after {timeout:.0f} s ({serving.message or 'no message'})",
+                where=str(service),
+                remedy="look at its conditions in the console; the split that was asked for may not serve yet",
+            )
+        time.sleep(0.25)
+    return serving
+
+
+class Guard:
+    """Whether traffic must go back when the guarded block is left; a promotion or a declared hold says `stands`."""
+
+    def __init__(self) -> None:
+        self.because = ""
+        self.restored: Move | None = None
+
+    def stands(self, because: str) -> None:
+        """From here on, the split that was written is meant to stay."""
+        self.because = because
+
+
+@contextlib.contextmanager
+def guarded(plan: Plan) -> Iterator[Guard]:
+    """Any exit but promotion, or a declared hold, gives the stable revisions their traffic back and frees the lock.
+
+    It moves traffic only while the wheel is still ours: a run that lost it must not undo a promotion or a person's hotfix.
+    """
+    guard = Guard()
+    try:
+        yield guard
+    except BaseException as error:
+        if not guard.because and not plan.first:
+            with shielded():
+                guard.restored = _put_back(plan, error)
+        raise
+
+
+def _put_back(plan: Plan, error: BaseException) -> Move | None:
+    """The guard's own work; what it cannot do it says, for the first error is the one that must reach people."""
+    try:
+        held = rollout.read(CloudRun().read(plan.service, timeout=GUARD_READ))
+        if held is None or held.wheel != plan.wheel or held.phase in ("done", "fresh"):
+            return None
+        if held.phase in ("deploying", "verifying"):  # nobody was moved
+            release_lock(plan.service, plan.wheel)
+            return None
+        if held.phase == "restoring":
+            return None
+        return restore(plan.service, plan.wheel, plan.stable, f"{type(error).__name__}: the release did not end well")
+    except Lost as lost:
+        say(f"traffic was not touched: {lost}")
+    except RelaisError as problem:
+        say(f"TRAFFIC IS NOT BACK: {problem}. Recorded split: {plan.stable}. Run the rollback deployment now.", level=50)
+    return None
