@@ -5,7 +5,9 @@ https://cloud.google.com/logging/docs/reference/v2/rpc/google.logging.v2#logging
 
 import asyncio
 import re
+import sqlite3
 import time
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import grpc
@@ -37,16 +39,9 @@ class Logging:
 
     async def ListLogEntries(self, request: Any, _: Context) -> Any:
         wanted = types.ListLogEntriesRequest.pb(request)
-        size = _page_size(wanted.page_size, 50)
-        for name in wanted.resource_names:
-            _refuse_unless(_PARENT.fullmatch(name) is not None, f"Invalid resource name: {name!r}. Name a project: projects/PROJECT_ID.")
-        _refuse_unless(len(wanted.resource_names) > 0, "At least one resource name is required: resource_names=['projects/PROJECT_ID'].")
-        try:
-            page = await asyncio.to_thread(
-                self._store.list, tuple(wanted.resource_names), wanted.filter, wanted.order_by, size, wanted.page_token
-            )
-        except BadQuery as error:
-            raise Refusal(Code.INVALID_ARGUMENT, str(error)) from error
+        size = _page_size(wanted.page_size)
+        parents = _parents(wanted.resource_names)
+        page = await _ask(self._store.list, parents, wanted.filter, wanted.order_by, size, wanted.page_token)
         return types.ListLogEntriesResponse.pb()(entries=page.entries, next_page_token=page.next_page_token)
 
     async def WriteLogEntries(self, request: Any, ctx: Context) -> Any:
@@ -72,19 +67,35 @@ class Logging:
         return types.WriteLogEntriesResponse()
 
     async def ListLogs(self, request: Any, _: Context) -> Any:
-        parents = tuple(request.resource_names) or (request.parent,)
-        size = _page_size(request.page_size, 50)
-        for name in parents:
-            _refuse_unless(_PARENT.fullmatch(name) is not None, f"Invalid resource name: {name!r}. Name a project: projects/PROJECT_ID.")
-        names = [name for name in await asyncio.to_thread(self._store.log_names, parents) if name > request.page_token]
+        size = _page_size(request.page_size)
+        parents = _parents(request.resource_names or [request.parent])
+        names = [name for name in await _ask(self._store.log_names, parents) if name > request.page_token]
         more = names[size - 1] if len(names) > size else ""
         return types.ListLogsResponse(log_names=names[:size], next_page_token=more)
 
     async def DeleteLog(self, request: Any, _: Context) -> Any:
         _refuse_unless(_LOG_NAME.fullmatch(request.log_name) is not None, f"Invalid log name: {request.log_name!r}.")
-        if not await asyncio.to_thread(self._store.delete_log, request.log_name):
+        if not await _ask(self._store.delete_log, request.log_name):
             raise Refusal(Code.NOT_FOUND, f"Log {request.log_name} does not exist.")
         return _Empty()
+
+
+async def _ask(question: Callable[..., Any], *values: Any) -> Any:
+    """Ask the store in a thread; what it cannot answer becomes the answer of the service."""
+    try:
+        return await asyncio.to_thread(question, *values)
+    except BadQuery as error:
+        raise Refusal(Code.INVALID_ARGUMENT, str(error)) from error
+    except sqlite3.Error as error:
+        raise Refusal(Code.UNAVAILABLE, f"The file of the log entries cannot be used ({error}). Is the disk full?") from error
+
+
+def _parents(names: Iterable[str]) -> tuple[str, ...]:
+    parents = tuple(names)
+    _refuse_unless(len(parents) > 0, "At least one resource name is required: resource_names=['projects/PROJECT_ID'].")
+    for name in parents:
+        _refuse_unless(_PARENT.fullmatch(name) is not None, f"Invalid resource name: {name!r}. Name a project: projects/PROJECT_ID.")
+    return parents
 
 
 def _refuse_unless(holds: bool, message: str) -> None:
@@ -92,9 +103,9 @@ def _refuse_unless(holds: bool, message: str) -> None:
         raise Refusal(Code.INVALID_ARGUMENT, message)
 
 
-def _page_size(wanted: int, default: int) -> int:
+def _page_size(wanted: int) -> int:
     _refuse_unless(0 <= wanted <= _PAGE_SIZE, f"page_size is {wanted}; it must be between 0 and {_PAGE_SIZE}.")
-    return wanted or default
+    return wanted or 50
 
 
 def _with_defaults(given: Any, request: Any, received: Any) -> Any:

@@ -33,6 +33,7 @@ _INSERT: Final = (
 )
 _FLUSH_SECONDS: Final = 0.05
 _BUFFERED: Final = 20_000  # beyond it a writer flushes itself, and entries that the disk refuses are lost, oldest first
+_PAGE_BYTES: Final = 3 * 2**20  # gRPC refuses messages over 4 MiB, unless told otherwise
 _NANO: Final = 1_000_000_000
 _INT64: Final = 2**63 - 1
 Row = tuple[str, str, int, int, int, str, str, str, str, str, bytes]
@@ -119,12 +120,14 @@ class LogStore:
             values.extend(_read_token(page_token, request))
         order = ", ".join(f"{column} {'DESC' if newest_first else 'ASC'}" for column in ("timestamp", "insert_id", "log_name"))
         found: list[Any] = []
+        weight = 0
         with self._reading() as reader:
             for *_, body in reader.execute(f"SELECT body FROM entries WHERE {' AND '.join(where)} ORDER BY {order}", values):
                 entry = shapes.LogEntry.FromString(body)
                 if not chosen(entry):
                     continue
-                if len(found) == page_size:
+                weight += len(body)
+                if found and (len(found) == page_size or weight > _PAGE_BYTES):
                     return Page(found, _token(found[-1], request))
                 found.append(entry)
         return Page(found, "")
