@@ -34,7 +34,7 @@ os.environ["RELAIS_BASE_IMAGE"] = base.image_name()
 
 
 def pytest_configure() -> None:
-    """A SIGTERM ends the session as Ctrl-C does, so that the servers started here end with it; also where a shell's & had SIGINT ignored."""
+    """A SIGTERM ends the session as Ctrl-C does, so that its servers end too; also where a shell had SIGINT ignored."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
