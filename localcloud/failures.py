@@ -80,7 +80,8 @@ def probe_failed(kind: str, attempts: int, container: str, port: int, *, default
     """The system log's line about a failed start-up probe."""
     times = "1 time" if attempts == 1 else f"{attempts} times"
     lead = "Default " if default else ""
-    return f'{lead}STARTUP {kind} probe failed {times} consecutively for container "{container}" on port {port}. The instance was not started.'
+    what = f"{lead}STARTUP {kind} probe failed {times} consecutively"
+    return f'{what} for container "{container}" on port {port}. The instance was not started.'
 
 
 def probe_succeeded(kind: str, attempts: int, container: str, port: int, *, default: bool) -> str:

@@ -32,13 +32,13 @@ _GRACE_S = 10
 
 @dataclass
 class Instance:
-    """A container that serves. `ended` is set when it has died or is gone."""
+    """A container that serves. `ended`: it has died or is gone. `printed`: all that it ever printed is stored."""
 
     id: str
     blueprint: Blueprint
     port: int
     free: asyncio.Semaphore
-    printed: asyncio.Event
+    printed: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: bool = False
     requests: int = 0
@@ -161,9 +161,12 @@ class Fleet:
         try:
             self.note(blueprint, container, "INFO", reason)
             await self._prove(instance)
-        except BaseException:
-            instance.stopping = True
-            self._spawn(self._retire(instance, grace_s=1))
+        except BaseException as error:
+            ending = self._give_up(instance)
+            if isinstance(error, asyncio.CancelledError):
+                self._spawn(ending)
+            else:
+                await ending  # so that its last lines are in the log when the failure is told
             raise
         self._serving[blueprint.key] = instance
         return instance
@@ -178,7 +181,7 @@ class Fleet:
             instance.printed.set()
             self.note(blueprint, instance.id, "ERROR", f"Application exec likely failed: {error.explanation}")
             raise failure from None
-        instance.printed = self._output.follow(instance.id, blueprint)
+        self._output.follow(instance.id, blueprint, instance.printed)
         found = await self._engine.inspect(instance.id)
         if found is None or not found.running:
             raise failure  # _died writes down why
@@ -198,9 +201,10 @@ class Fleet:
         self.note(blueprint, instance.id, "INFO", failures.probe_succeeded(*words, default=probe.default))
 
     def _register(self, container: str, blueprint: Blueprint, port: int, *, follow: bool = True) -> Instance:
-        printed = self._output.follow(container, blueprint) if follow else asyncio.Event()
-        instance = Instance(container, blueprint, port, asyncio.Semaphore(blueprint.concurrency), printed)
+        instance = Instance(container, blueprint, port, asyncio.Semaphore(blueprint.concurrency))
         self._known[container] = instance
+        if follow:
+            self._output.follow(container, blueprint, instance.printed)
         return instance
 
     async def _warm(self, blueprint: Blueprint) -> None:
@@ -210,6 +214,14 @@ class Fleet:
             log.warning("%s could not be started: %s", blueprint.revision, error)
 
     # ending
+
+    async def _give_up(self, instance: Instance) -> None:
+        """End a container that did not come up."""
+        found = await self._engine.inspect(instance.id)
+        if found is not None and not found.running:
+            await self._bury(instance, found)
+        else:
+            await self._retire(instance, grace_s=1)
 
     async def _retire(self, instance: Instance, grace_s: int = _GRACE_S) -> None:
         """Let its requests finish, then SIGTERM, and SIGKILL after the grace time."""

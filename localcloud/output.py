@@ -42,9 +42,9 @@ class Output:
         self._lines: list[_Line] = []
         self._woken = False
 
-    def follow(self, container: str, blueprint: Blueprint) -> asyncio.Event:
-        """Follow a container from where its output was read up to; the event is set when both streams have ended and are stored."""
-        ended, open_streams = asyncio.Event(), set(STREAMS)
+    def follow(self, container: str, blueprint: Blueprint, ended: asyncio.Event) -> None:
+        """Follow a container from where its output was read up to; `ended` is set when both streams have ended and are stored."""
+        open_streams = set(STREAMS)
 
         def close(stream: Stream) -> None:
             open_streams.discard(stream)
@@ -58,7 +58,6 @@ class Output:
                 target=self._follow, args=(container, blueprint, stream, since, close), daemon=True, name=f"output-{container[:8]}-{stream}"
             )
             thread.start()
-        return ended
 
     def forget(self, container: str) -> None:
         """Forget a container that is gone."""

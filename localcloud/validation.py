@@ -132,7 +132,7 @@ def _limits(limits: Mapping[str, str], where: str) -> None:
         raise invalid(f"Invalid value specified for memory. '{limits['memory']}': use 128Mi to 32Gi.")
     least = {4.0: 2, 6.0: 4, 8.0: 4}.get(cpu, 0)
     if memory < least * 2**30:
-        raise invalid(f"Invalid value specified for memory. For {cpu:g} CPU, memory must be at least {least}Gi; '{limits['memory']}' was given.")
+        raise invalid(f"Invalid value specified for memory. For {cpu:g} CPU, at least {least}Gi; '{limits['memory']}' was given.")
 
 
 def traffic(targets: Iterable[run_v2.TrafficTarget], known: Collection[str]) -> None:

@@ -1,0 +1,96 @@
+"""`python -m localcloud` serves the local cloud; `python -m localcloud down` removes a clone's containers."""
+
+import argparse
+import asyncio
+import ipaddress
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from localcloud.engine import Engine
+from localcloud.server import CannotServe, Settings, remove_containers, serve
+from localcloud.wire import Refusal
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given[:1] == ["down"]:
+            return _down(given[1:])
+        settings = _settings(given)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+        asyncio.run(serve(settings))
+    except (CannotServe, OSError) as error:
+        print(f"localcloud: {error}", file=sys.stderr)
+        return 1
+    except Refusal as refusal:
+        print(f"localcloud: {refusal.message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _settings(arguments: Sequence[str]) -> Settings:
+    parser = argparse.ArgumentParser(prog="localcloud", description="Serve Cloud Run, Artifact Registry and Logging on this machine.")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on: a loopback one (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8800, help="the gRPC port (8800)")
+    parser.add_argument("--state", type=Path, required=True, help="the folder for the state and the logs")
+    parser.add_argument("--registry", required=True, help="host:port of the image registry behind Artifact Registry")
+    parser.add_argument("--clone", required=True, type=_clone, help="the label of this clone's containers")
+    parser.add_argument("--startup-seconds", type=_seconds, default=30, help="how long a container may take to listen (30; 240 on Google)")
+    parser.add_argument("--idle-seconds", type=_seconds, default=900, help="how long an instance is kept without requests (900)")
+    parser.add_argument("--down-removes", action="store_true", help="remove the containers when the local cloud ends")
+    found = parser.parse_args(arguments)
+    if not _loopback(found.host):
+        raise CannotServe(f"{found.host} is not a loopback address: everybody may do everything here, so it serves this machine only.")
+    return Settings(
+        found.host,
+        found.port,
+        found.state.resolve(),
+        found.registry,
+        found.clone,
+        found.startup_seconds,
+        found.idle_seconds,
+        found.down_removes,
+    )
+
+
+def _down(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="localcloud down", description="Remove the containers of a clone; its state stays.")
+    parser.add_argument("--state", type=Path, help="the folder of the state")
+    parser.add_argument("--clone", required=True, type=_clone, help="the label of the clone's containers")
+    found = parser.parse_args(arguments)
+    engine = Engine(found.clone)
+    removed = asyncio.run(remove_containers(engine))
+    engine.close()
+    print(f"removed {removed} container{'' if removed == 1 else 's'} of clone {found.clone}")
+    return 0
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _clone(text: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,40}", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no clone id: use up to 41 letters, digits, dots, hyphens and underscores")
+    return text
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,277 @@
+"""Brings services to what their clients want: revisions are tried, routes replaced, conditions told (service.proto, `reconciling`).
+
+The two halves are Knative's: the configuration (is the latest created revision ready?) and the routes (do the traffic targets serve?).
+"""
+
+import asyncio
+import json
+import logging
+import time
+from dataclasses import dataclass, replace
+
+from google.cloud import run_v2
+
+from localcloud import blueprint as blueprints
+from localcloud import conditions, iam
+from localcloud.blueprint import Blueprint
+from localcloud.conditions import State as Condition
+from localcloud.conditions import condition, put
+from localcloud.engine import Engine
+from localcloud.failures import Common, Failure
+from localcloud.instances import DEPLOYED, Fleet
+from localcloud.naming import ServiceName, etag, short
+from localcloud.proxy import Proxy
+from localcloud.routes import Routes, Share
+from localcloud.state import State, StoredRevision
+from localcloud.validation import LATEST
+from localcloud.wire import Code, Refusal
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One traffic target that serves: a revision by its short name."""
+
+    revision: str
+    percent: int
+    tag: str
+
+
+class Reconciler:
+    """The state of all services, and how it is reached."""
+
+    def __init__(self, state: State, engine: Engine, fleet: Fleet, proxy: Proxy) -> None:
+        self._state, self._engine, self._fleet, self._proxy = state, engine, fleet, proxy
+        self._trials: dict[str, asyncio.Task[None]] = {}
+
+    async def deploy(self, name: ServiceName, revision: str) -> run_v2.Service:
+        """Try the service's new revision and serve by the targets; Refusal (code 9) with the revision's message if it cannot serve."""
+        self.settle(name)
+        await self.trial(revision)
+        tried = self._state.revision(revision)
+        if tried is None or self._state.service(str(name)) is None:
+            raise Refusal(Code.ABORTED, f"Revision '{short(revision)}' was deleted while it was deployed.")
+        problem = self.settle(name)
+        if tried.phase == "failed":
+            raise Refusal(Code.FAILED_PRECONDITION, tried.message)
+        if problem:
+            raise Refusal(Code.FAILED_PRECONDITION, problem)
+        return self.read(name)
+
+    async def shift(self, name: ServiceName) -> run_v2.Service:
+        """Serve by the targets; waits for revisions among them that are still being tried."""
+        for stored in self._awaited(self.read(name)):
+            await self.trial(stored.name)
+        problem = self.settle(name)
+        if problem:
+            raise Refusal(Code.FAILED_PRECONDITION, problem)
+        return self.read(name)
+
+    def read(self, name: ServiceName) -> run_v2.Service:
+        """Give a service."""
+        stored = self._state.service(str(name))
+        if stored is None:
+            raise Refusal(Code.ABORTED, f"Service '{name.service}' was deleted meanwhile.")
+        service: run_v2.Service = run_v2.Service.deserialize(stored.body)
+        return service
+
+    # revisions
+
+    async def trial(self, revision: str) -> None:
+        """Have a revision tried, once."""
+        task = self._trials.get(revision)
+        if task is None:
+            task = asyncio.create_task(self._try(revision))
+            self._trials[revision] = task
+            task.add_done_callback(lambda _: self._trials.pop(revision, None))
+        await asyncio.shield(task)
+
+    async def _try(self, name: str) -> None:
+        stored = self._state.revision(name)
+        if stored is None or stored.phase != "pending":
+            return
+        began = pulled = time.monotonic()
+        project, wanted = name.split("/")[1], run_v2.Revision.deserialize(stored.body)
+        try:
+            image = await self._engine.resolve(project, short(name), wanted.containers[0].image)
+            await self._engine.fetch(project, short(name), image)
+            pulled = time.monotonic()
+            stored = replace(stored, image=image)
+            await self._fleet.ensure(blueprints.read(wanted, image), DEPLOYED)
+        except Failure as failure:
+            conditions.failed_revision(wanted, failure.message, failure.reason, containers_fault=failure.containers_fault)
+            stored = replace(stored, phase="failed", message=failure.message)
+        except Refusal as refusal:  # the Engine went away
+            conditions.failed_revision(wanted, refusal.message, Common.INTERNAL, containers_fault=False)
+            stored = replace(stored, phase="failed", message=refusal.message)
+        else:
+            conditions.ready_revision(wanted, time.monotonic() - began, pulled - began)
+            stored = replace(stored, phase="ready")
+        if self._state.revision(name) is None:  # deleted meanwhile
+            await self._fleet.drop([name])
+            return
+        wanted.reconciling = False
+        wanted.observed_generation = wanted.generation
+        self.save(wanted, stored)
+
+    def save(self, revision: run_v2.Revision, stored: StoredRevision) -> None:
+        """Write a revision."""
+        revision.update_time = conditions.now()
+        revision.etag = etag(revision.name, revision.update_time)
+        self._state.put_revision(replace(stored, body=run_v2.Revision.serialize(revision)))
+
+    # services
+
+    def settle(self, name: ServiceName) -> str:
+        """Bring routes and conditions to what can be served now; gives the routes' problem ("" if none). Quick: nothing is waited for."""
+        stored = self._state.service(str(name))
+        if stored is None:
+            return ""
+        service = run_v2.Service.deserialize(stored.body)
+        revisions = {short(each.name): each for each in self._state.revisions(str(name))}
+        created = revisions.get(short(service.latest_created_revision))
+        if created is not None and created.phase == "ready":
+            service.latest_ready_revision = created.name
+        problem, waiting = self._routes_problem(service, revisions)
+        targets = [Target(**each) for each in json.loads(stored.routes)]
+        if not problem and not waiting:
+            latest = short(service.latest_ready_revision)
+            targets = [Target(each.revision or latest, each.percent, each.tag) for each in service.traffic]
+            self._tell_routes(service, name)
+        self._conclude(service, created, problem, waiting=waiting)
+        routes = json.dumps([vars(each) for each in targets])
+        self._state.put_service(replace(stored, body=run_v2.Service.serialize(service), routes=routes))
+        self.serve(name)
+        return problem
+
+    def _awaited(self, service: run_v2.Service) -> list[StoredRevision]:
+        """The revisions among the targets that are still being tried."""
+        names = {target.revision or short(service.latest_created_revision) for target in service.traffic}
+        return [each for each in self._state.revisions(service.name) if short(each.name) in names and each.phase == "pending"]
+
+    def _routes_problem(self, service: run_v2.Service, revisions: dict[str, StoredRevision]) -> tuple[str, bool]:
+        if self._awaited(service):
+            return "", True
+        for target in service.traffic:
+            key = target.revision or short(service.latest_ready_revision)
+            found = revisions.get(key)
+            if found is None or found.phase != "ready":
+                wanted = found or revisions.get(short(service.latest_created_revision))
+                return (wanted.message if wanted and wanted.message else f"Revision '{key}' is not ready and cannot serve traffic."), False
+        return "", False
+
+    def _tell_routes(self, service: run_v2.Service, name: ServiceName) -> None:
+        service.uri = self._proxy.reserve(name)
+        service.urls = [service.uri]
+        service.traffic_statuses = [
+            run_v2.TrafficTargetStatus(
+                type_=target.type_,
+                revision="" if target.type_ == LATEST else target.revision,  # [Terraform states of real services]
+                percent=target.percent,
+                tag=target.tag,
+                uri=self._proxy.reserve(name, target.tag) if target.tag else "",
+            )
+            for target in service.traffic
+        ]
+
+    def _conclude(self, service: run_v2.Service, created: StoredRevision | None, problem: str, *, waiting: bool) -> None:
+        """Tell the conditions: Ready is ConfigurationsReady and RoutesReady together, as in Knative."""
+        pending = created is not None and created.phase == "pending"
+        failed = created.message if created is not None and created.phase == "failed" else ""
+        before = conditions.find(service.conditions, "ConfigurationsReady")
+        news = failed if before is None or before.state != Condition.CONDITION_FAILED else ""
+        configuration = _part("ConfigurationsReady", failed, waiting=pending)
+        # a failed deploy is told on the routes too, even where they are as they were [gcpdiag reads it there]
+        routes = _part("RoutesReady", problem or news, waiting=waiting)
+        put(service.conditions, routes)
+        put(service.conditions, configuration)
+        service.reconciling = pending or waiting
+        worst = next((each for each in (configuration, routes) if each.state == Condition.CONDITION_FAILED), None)
+        service.terminal_condition = _part("Ready", worst.message if worst else "", waiting=service.reconciling)
+        if service.reconciling:
+            return
+        if not problem and not failed:
+            service.observed_generation = service.generation
+
+    def serve(self, name: ServiceName) -> None:
+        """Give the data plane the routes as stored; retire and revive revisions accordingly."""
+        stored = self._state.service(str(name))
+        if stored is None:
+            return
+        service = run_v2.Service.deserialize(stored.body)
+        public = service.invoker_iam_disabled or iam.open_to_all(stored.policy)
+        targets = [Target(**each) for each in json.loads(stored.routes)]
+        reachable: dict[str, Blueprint] = {}
+        retired: list[str] = []
+        for each in self._state.revisions(str(name)):
+            if each.phase != "ready":
+                continue
+            revision = run_v2.Revision.deserialize(each.body)
+            if short(each.name) in {target.revision for target in targets if target.percent or target.tag}:
+                reachable[short(each.name)] = blueprints.read(revision, each.image)
+            else:
+                retired.append(each.name)
+            self._tell_activity(revision, each, active=short(each.name) in reachable)
+        shares = tuple(Share(reachable[each.revision], each.percent) for each in targets if each.percent and each.revision in reachable)
+        tags = {each.tag: reachable[each.revision] for each in targets if each.tag and each.revision in reachable}
+        self._proxy.route(name, Routes(shares, tags, public))
+        self._fleet.settle({each.key: each for each in reachable.values()}, retired)
+
+    def _tell_activity(self, revision: run_v2.Revision, stored: StoredRevision, *, active: bool) -> None:
+        before = run_v2.Revision.serialize(revision)
+        conditions.activity(revision, active=active, least=revision.scaling.min_instance_count)
+        if run_v2.Revision.serialize(revision) != before:
+            self.save(revision, stored)
+
+    async def restore(self) -> None:
+        """After a restart: listen on the ports as before, and take up the containers that still run."""
+        ready: dict[str, Blueprint] = {}
+        for each in self._state.all_revisions():
+            if each.phase == "ready":
+                ready[each.name] = blueprints.read(run_v2.Revision.deserialize(each.body), each.image)
+        try:
+            await self._fleet.adopt(ready)
+        except Refusal as refusal:
+            log.warning("%s", refusal.message)
+        for stored in self._state.services():
+            name = ServiceName.parse(stored.name)
+            targets = [Target(**each) for each in json.loads(stored.routes)]
+            if targets:
+                self._proxy.reserve(name)
+            for target in targets:
+                if target.tag:
+                    self._proxy.reserve(name, target.tag)
+            self.serve(name)
+
+    def reachable(self, name: ServiceName, revision: str) -> bool:
+        """Whether a revision has traffic or a tag, in fact or by its service's wish."""
+        stored = self._state.service(str(name))
+        served = {each["revision"] for each in json.loads(stored.routes)} if stored else set()
+        return revision in served | {target.revision for target in self.read(name).traffic}
+
+    async def forget_revision(self, revision: str) -> None:
+        """Delete a revision that does not serve."""
+        self._state.delete_revision(revision)
+        await self._fleet.drop([revision])
+
+    async def forget(self, name: ServiceName) -> None:
+        """Delete a service with its revisions."""
+        revisions = [each.name for each in self._state.revisions(str(name))]
+        self._proxy.forget(name)
+        self._state.delete_service(str(name))
+        await self._fleet.drop(revisions)
+
+    async def close(self) -> None:
+        """Stop trying; what was pending is tried again after a restart."""
+        for task in list(self._trials.values()):
+            task.cancel()
+        await asyncio.gather(*self._trials.values(), return_exceptions=True)
+
+
+def _part(kind: str, problem: str, *, waiting: bool) -> conditions.Condition:
+    if waiting:
+        return condition(kind, Condition.CONDITION_RECONCILING)
+    if problem:
+        return condition(kind, Condition.CONDITION_FAILED, problem, Common.REVISION_FAILED)
+    return condition(kind, Condition.CONDITION_SUCCEEDED)

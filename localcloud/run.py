@@ -1,0 +1,279 @@
+"""Cloud Run v2 Services and Revisions (google/cloud/run/v2/service.proto, revision.proto)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from google.cloud import run_v2
+from google.longrunning import operations_pb2
+
+from localcloud import changes, conditions, defaults, iam, naming, validation
+from localcloud.engine import Engine
+from localcloud.naming import ServiceName, short
+from localcloud.operations import Operations, Work
+from localcloud.reconcile import Reconciler
+from localcloud.state import State, StoredRevision, StoredService
+from localcloud.wire import Code, Context, Refusal, pack, to_pb
+
+T = TypeVar("T")
+_SOON_S = 0.05  # what is done this soon is told as done at once
+_MOST_REVISIONS = 1000
+
+
+@dataclass(frozen=True)
+class Change:
+    """A service as it will be, and the revision that it needs (None: the template stayed as it was)."""
+
+    name: ServiceName
+    service: run_v2.Service
+    stored: StoredService
+    revision: StoredRevision | None
+
+
+class Services:
+    """google.cloud.run.v2.Services."""
+
+    def __init__(self, state: State, engine: Engine, operations: Operations, reconciler: Reconciler) -> None:
+        self._state, self._engine, self._operations, self._reconciler = state, engine, operations, reconciler
+
+    async def CreateService(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
+        """[service.proto CreateService]"""
+        return await self._carry_out(lambda: self._creation(request.parent, request.service_id, request.service), request.validate_only)
+
+    async def UpdateService(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
+        """[service.proto UpdateService] With an etag: only if nothing was written in between."""
+
+        def plan() -> Change:
+            name = ServiceName.parse(request.service.name)
+            stored = self._state.service(str(name))
+            if stored is None and request.allow_missing:
+                return self._creation(name.parent, name.service, request.service)
+            if stored is None:
+                raise naming.service_missing(name)
+            return self._update(name, stored, request.service, list(request.update_mask.paths))
+
+        return await self._carry_out(plan, request.validate_only)
+
+    async def GetService(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
+        """[service.proto GetService]"""
+        return run_v2.Service.deserialize(self._stored(request.name)[1].body)
+
+    async def ListServices(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
+        """[service.proto ListServices] `locations/-` lists all regions."""
+        naming.check_parent(request.parent)
+        _, project, _, region = request.parent.split("/")
+        found = []
+        for stored in self._state.services():
+            name = ServiceName.parse(stored.name)
+            if name.project == project and region in ("-", name.region):
+                found.append(run_v2.Service.deserialize(stored.body))
+        page, token = _page(found, request.page_size, request.page_token)
+        return run_v2.ListServicesResponse(services=page, next_page_token=token)
+
+    async def DeleteService(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
+        """[service.proto DeleteService] With all its revisions."""
+        name, stored = self._stored(request.name)
+        service = run_v2.Service.deserialize(stored.body)
+        _check_etag(service, request.etag, name.service)
+        service.delete_time = conditions.now()
+        if request.validate_only:
+            return _done(name.parent, service)
+        await self._reconciler.forget(name)
+
+        async def gone() -> Any:
+            return service
+
+        operation = self._operations.start(name.parent, service, gone())
+        return await self._operations.settled(operation, _SOON_S)
+
+    async def GetIamPolicy(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
+        """[iam_policy.proto GetIamPolicy]"""
+        return iam.read(self._stored(request.resource)[1].policy)
+
+    async def SetIamPolicy(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
+        """[iam_policy.proto SetIamPolicy] In force with the next request [the real one takes seconds]."""
+        name, stored = self._stored(request.resource)
+        policy = iam.changed(stored.policy, request)
+        self._state.put_service(replace(stored, policy=policy.SerializeToString()))
+        self._reconciler.serve(name)
+        return policy
+
+    async def TestIamPermissions(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
+        """[iam_policy.proto TestIamPermissions]"""
+        self._stored(request.resource)
+        return iam.permissions(request)
+
+    def again(self, resume: str) -> Work | None:
+        """The work of an operation that a restart interrupted."""
+        kind, service, revision = resume.split(" ")
+        name = ServiceName.parse(service)
+        if kind == "deploy":
+            return self._reconciler.deploy(name, revision)
+        return self._reconciler.shift(name) if kind == "shift" else None
+
+    def _stored(self, full_name: str) -> tuple[ServiceName, StoredService]:
+        name = ServiceName.parse(full_name)
+        stored = self._state.service(str(name))
+        if stored is None:
+            raise naming.service_missing(name)
+        return name, stored
+
+    def _creation(self, parent: str, service_id: str, wanted: run_v2.Service) -> Change:
+        naming.check_parent(parent)
+        validation.service_id(service_id)
+        name = ServiceName.parse(f"{parent}/services/{service_id}")
+        if self._state.service(str(name)) is not None:
+            raise Refusal(Code.ALREADY_EXISTS, f"Resource '{service_id}' already exists.")
+        return self._change(name, StoredService(str(name), b""), changes.created(name, wanted), before=None)
+
+    def _update(self, name: ServiceName, stored: StoredService, wanted: run_v2.Service, paths: list[str]) -> Change:
+        current = run_v2.Service.deserialize(stored.body)
+        _check_etag(current, wanted.etag, name.service)
+        return self._change(name, stored, changes.merged(current, wanted, paths), before=current.template)
+
+    def _change(
+        self, name: ServiceName, stored: StoredService, service: run_v2.Service, before: run_v2.RevisionTemplate | None
+    ) -> Change:
+        """Complete and check a service; nothing is written yet."""
+        defaults.fill_service(service)
+        validation.service(service, name.service)
+        revision = self._new_revision(name, stored, service, before)
+        known = {short(each.name) for each in self._state.revisions(str(name))}
+        validation.traffic(service.traffic, known | ({short(revision.name)} if revision else set()))
+        service = changes.stamped(service)
+        if revision is not None:
+            service.latest_created_revision = revision.name
+        return Change(name, service, stored, revision)
+
+    def _new_revision(
+        self, name: ServiceName, stored: StoredService, service: run_v2.Service, before: run_v2.RevisionTemplate | None
+    ) -> StoredRevision | None:
+        template = service.template
+        if before is not None and changes.same(template, before):
+            return None
+        bare = changes.nameless(template)
+        number = stored.made + 1
+        if template.revision:
+            existing = self._state.revision(name.revision(template.revision))
+            if existing is not None:
+                if changes.same(run_v2.RevisionTemplate.deserialize(existing.template), bare):
+                    return None
+                text = f"Revision named '{template.revision}' with different configuration already exists."
+                raise Refusal(Code.ALREADY_EXISTS, text)
+        short_name = template.revision or naming.new_revision(name.service, number)
+        made = changes.revision(service, name, short_name)
+        body, kept = run_v2.Revision.serialize(made), run_v2.RevisionTemplate.serialize(bare)
+        return StoredRevision(made.name, str(name), number, body, kept, image="", phase="pending", message="")
+
+    async def _carry_out(self, plan: Any, validate_only: bool) -> Any:
+        change: Change = plan()
+        if validate_only:
+            return _done(change.name.parent, change.service)
+        if change.revision is not None:
+            await self._engine.check()
+            change = plan()  # somebody may have written meanwhile
+        name, revision = change.name, change.revision
+        change.service.reconciling = True
+        made = change.stored.made + (1 if revision else 0)
+        self._state.put_service(replace(change.stored, body=run_v2.Service.serialize(change.service), made=made))
+        if revision is not None:
+            self._state.put_revision(revision)
+            await self._forget_oldest(name)
+            resume, work = f"deploy {name} {revision.name}", self._reconciler.deploy(name, revision.name)
+        else:
+            resume, work = f"shift {name} -", self._reconciler.shift(name)
+        operation = self._operations.start(name.parent, change.service, work, resume=resume)
+        return await self._operations.settled(operation, _SOON_S)
+
+    async def _forget_oldest(self, name: ServiceName) -> None:
+        """Beyond 1000 revisions the oldest that do not serve are deleted [https://cloud.google.com/run/quotas]."""
+        service = run_v2.Service.deserialize(self._stored(str(name))[1].body)
+        spared = {target.revision for target in service.traffic} | {short(service.latest_ready_revision)}
+        for stored in self._state.revisions(str(name))[_MOST_REVISIONS:]:
+            if short(stored.name) not in spared:
+                await self._reconciler.forget_revision(stored.name)
+
+
+class Revisions:
+    """google.cloud.run.v2.Revisions."""
+
+    def __init__(self, state: State, operations: Operations, reconciler: Reconciler) -> None:
+        self._state, self._operations, self._reconciler = state, operations, reconciler
+
+    async def GetRevision(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
+        """[revision.proto GetRevision]"""
+        return run_v2.Revision.deserialize(self._stored(request.name).body)
+
+    async def ListRevisions(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
+        """[revision.proto ListRevisions] Newest first; `services/-` lists those of all services."""
+        parent = ServiceName.parse(request.parent)
+        if parent.service != "-" and self._state.service(str(parent)) is None:
+            raise naming.service_missing(parent)
+        stored = self._state.revisions(str(parent)) if parent.service != "-" else self._state.all_revisions()
+        inside = f"{parent.parent}/"
+        found = [run_v2.Revision.deserialize(each.body) for each in stored if each.name.startswith(inside)]
+        if parent.service == "-":
+            found.sort(key=lambda each: each.create_time, reverse=True)
+        page, token = _page(found, request.page_size, request.page_token)
+        return run_v2.ListRevisionsResponse(revisions=page, next_page_token=token)
+
+    async def DeleteRevision(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
+        """[revision.proto DeleteRevision] Not the latest created, and none that serves (texts: quoted by other emulators' tests)."""
+        stored = self._stored(request.name)
+        revision, name = run_v2.Revision.deserialize(stored.body), ServiceName.parse(stored.service)
+        if request.etag and request.etag != revision.etag:
+            raise _conflict(short(stored.name), request.etag, revision.update_time)
+        service = self._reconciler.read(name)
+        if service.latest_created_revision == stored.name:
+            raise Refusal(Code.FAILED_PRECONDITION, f"The latest created Revision '{short(stored.name)}' cannot be directly deleted.")
+        if self._reconciler.reachable(name, short(stored.name)):
+            text = f'Revision "{short(stored.name)}" cannot be directly deleted because it is actively serving.'
+            raise Refusal(Code.FAILED_PRECONDITION, text)
+        revision.delete_time = conditions.now()
+        if request.validate_only:
+            return _done(name.parent, revision)
+        await self._reconciler.forget_revision(stored.name)
+
+        async def gone() -> Any:
+            return revision
+
+        operation = self._operations.start(name.parent, revision, gone())
+        return await self._operations.settled(operation, _SOON_S)
+
+    def _stored(self, full_name: str) -> StoredRevision:
+        stored = self._state.revision(full_name)
+        if stored is None:
+            parts = full_name.split("/")
+            if len(parts) != 8 or parts[6] != "revisions":
+                raise validation.invalid(f"'{full_name}' is not a revision name.")
+            text = f"Resource '{parts[7]}' of kind 'REVISION' in region '{parts[3]}' in project '{parts[1]}' does not exist."
+            raise Refusal(Code.NOT_FOUND, text)
+        return stored
+
+
+def _check_etag(current: run_v2.Service, given: str, service: str) -> None:
+    if given and given != current.etag:
+        raise _conflict(service, given, current.update_time)
+
+
+def _conflict(resource: str, given: str, updated: Any) -> Refusal:
+    """[real texts of v1 calls, facts §3]"""
+    current = naming.version_of(updated)
+    text = f"Conflict for resource '{resource}': version '{naming.version_in(given)}' was specified but current version is '{current}'."
+    return Refusal(Code.ABORTED, text)
+
+
+def _done(parent: str, resource: Any) -> Any:
+    """The operation that validate_only gives: done, and nothing happened [approximated]."""
+    operations: Any = operations_pb2
+    operation = operations.Operation(name=f"{parent}/operations/validated", done=True, response=pack(resource))
+    operation.metadata.Pack(to_pb(resource))
+    return operation
+
+
+def _page(found: Sequence[T], size: int, token: str) -> tuple[Sequence[T], str]:
+    if token and not token.isdigit():
+        raise validation.invalid(f"page_token '{token}' was not given by this service.")
+    start = int(token or 0)
+    end = start + min(size or 100, 1000)
+    return found[start:end], str(end) if end < len(found) else ""

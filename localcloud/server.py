@@ -1,0 +1,132 @@
+"""The whole local cloud in one process: one gRPC port for the APIs, one loopback port for each service and tag."""
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from google.cloud import artifactregistry_v1, run_v2
+from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
+
+from localcloud import wire
+from localcloud.artifacts import Artifacts
+from localcloud.engine import Engine
+from localcloud.instances import Fleet
+from localcloud.logs import Logging, LogStore
+from localcloud.operations import Operations
+from localcloud.output import Output
+from localcloud.proxy import Proxy
+from localcloud.reconcile import Reconciler
+from localcloud.run import Revisions, Services
+from localcloud.state import State
+
+log = logging.getLogger(__name__)
+
+
+class CannotServe(Exception):
+    """The local cloud cannot start: a sentence that says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one local cloud is run."""
+
+    host: str
+    port: int
+    state: Path
+    registry: str
+    clone: str
+    startup_seconds: float
+    idle_seconds: float
+    down_removes: bool
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    lock = _only_one(settings.state)
+    state = State(settings.state / "cloud.sqlite")
+    store = LogStore(settings.state / "logs.sqlite")
+    engine = Engine(settings.clone)
+    output = Output(engine, state, store)
+    fleet = Fleet(
+        engine, output, store, settings.state / "secrets", startup_s=settings.startup_seconds, idle_s=settings.idle_seconds
+    )
+    proxy = Proxy(settings.host, state, fleet, store)
+    reconciler = Reconciler(state, engine, fleet, proxy)
+    operations = Operations(state)
+    services = Services(state, engine, operations, reconciler)
+    artifacts = Artifacts(settings.registry, settings.state / "artifacts.sqlite", operations)
+    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))  # a second server must not share the port
+    server.add_generic_rpc_handlers(
+        (
+            wire.service("google.cloud.run_v2", run_v2.ServicesClient, services),
+            wire.service("google.cloud.run_v2", run_v2.RevisionsClient, Revisions(state, operations, reconciler)),
+            wire.service("google.cloud.artifactregistry_v1", artifactregistry_v1.ArtifactRegistryClient, artifacts),
+            wire.service("google.cloud.logging_v2", LoggingServiceV2Client, Logging(store)),
+            wire.operations(operations),
+        )
+    )
+    _bind(server, settings)
+    await proxy.open()
+    await reconciler.restore()
+    fleet.watch()
+    operations.resume(services.again)
+    await server.start()
+    print(f"localcloud serves on {settings.host}:{settings.port} (clone {settings.clone}, state {settings.state})", flush=True)
+    await _told_to_stop()
+    await server.stop(grace=1)
+    await operations.close()
+    await reconciler.close()
+    await proxy.close()
+    await fleet.close()
+    if settings.down_removes:
+        await remove_containers(engine)
+    await artifacts.close()
+    engine.close()
+    store.close()
+    state.close()
+    os.close(lock)
+
+
+async def remove_containers(engine: Engine) -> int:
+    """Remove every container of the clone, and say how many there were."""
+    found = await engine.containers()
+    await asyncio.gather(*(engine.remove(each.id) for each in found))
+    return len(found)
+
+
+def _bind(server: grpc.aio.Server, settings: Settings) -> None:
+    where = f"{settings.host}:{settings.port}"
+    try:
+        bound = server.add_insecure_port(where)
+    except RuntimeError:
+        bound = 0
+    if bound != settings.port:
+        raise CannotServe(f"Port {settings.port} on {settings.host} is in use: choose another with --port, or end what listens there.")
+
+
+def _only_one(folder: Path) -> int:
+    """Hold the state's lock: two processes on one state would undo each other's work."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise CannotServe(f"Another localcloud uses the state {folder}: end it first, or choose another with --state.") from None
+        raise
+    return lock
+
+
+async def _told_to_stop() -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, told.set)
+    await told.wait()

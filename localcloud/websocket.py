@@ -1,0 +1,70 @@
+"""WebSockets through the proxy: both ends are spoken to as a WebSocket, and messages, pings and close codes are passed on."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiohttp import WSMsgType, web
+from multidict import CIMultiDict
+from yarl import URL
+
+if TYPE_CHECKING:
+    from localcloud.proxy import Exchange
+
+_HANDSHAKE = {"sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-protocol"}
+
+
+def wanted(request: web.BaseRequest) -> bool:
+    """Whether a request asks to become a WebSocket."""
+    return request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+def target(request: web.BaseRequest, port: int) -> URL:
+    """The same path and query at an instance."""
+    path = request.raw_path if request.raw_path.startswith("/") else "/" + request.raw_path
+    return URL(f"http://127.0.0.1:{port}{path}", encoded=True)
+
+
+async def relay(exchange: "Exchange", session: aiohttp.ClientSession, port: int, headers: CIMultiDict[str]) -> web.StreamResponse:
+    """Open the instance's side first (it may refuse), then ours, and pass messages until one side closes."""
+    request = exchange.request
+    kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in _HANDSHAKE)
+    offered = [each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if each.strip()]
+    try:
+        inner = await session.ws_connect(target(request, port), headers=kept, protocols=offered, autoping=False, max_msg_size=0)
+    except aiohttp.WSServerHandshakeError as refused:
+        exchange.status = refused.status
+        return web.Response(status=refused.status)
+    async with inner:
+        chosen = (inner.protocol,) if inner.protocol else ()
+        outer = web.WebSocketResponse(protocols=chosen, autoping=False, max_msg_size=0, compress=False)
+        await outer.prepare(request)
+        exchange.status = 101
+        pumps = (_pump(outer, inner, exchange, inward=True), _pump(inner, outer, exchange, inward=False))
+        ways = {asyncio.create_task(pump) for pump in pumps}
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            await outer.close(code=inner.close_code or 1000)
+            await inner.close(code=outer.close_code or 1000)
+        return outer
+
+
+async def _pump(source: Any, sink: Any, exchange: "Exchange", *, inward: bool) -> None:
+    async for message in source:
+        size = len(message.data) if isinstance(message.data, (str, bytes, bytearray)) else 0
+        if inward:
+            exchange.received += size
+        else:
+            exchange.sent += size
+        if message.type is WSMsgType.TEXT:
+            await sink.send_str(message.data)
+        elif message.type is WSMsgType.BINARY:
+            await sink.send_bytes(message.data)
+        elif message.type is WSMsgType.PING:
+            await sink.ping(message.data)
+        elif message.type is WSMsgType.PONG:
+            await sink.pong(message.data)
