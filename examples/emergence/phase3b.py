@@ -120,7 +120,7 @@ def _pushed(directory: Path, commit: str, image: str) -> str:
             archive.extractall(scratch, filter="data")
         base_image(engine, Path(scratch))
         _front_end(Path(scratch))
-        labels = {"org.opencontainers.image.revision": commit}
+        labels = {"org.opencontainers.image.revision": commit, "relais.clone": os.environ.get("RELAIS_CLONE", "")}
         _each(engine.api.build(path=scratch, tag=f"{image}:{TAG}", labels=labels, rm=True, forcerm=True, decode=True), "build")
     digests = [item["aux"]["Digest"] for item in _each(engine.api.push(image, tag=TAG, stream=True, decode=True), "push") if "aux" in item]
     if not digests:
@@ -176,7 +176,7 @@ def _template(directory: Path, commit: str, image: str) -> run_v2.RevisionTempla
     )
     return run_v2.RevisionTemplate(
         revision=REVISION,
-        labels={"commit": commit},
+        annotations={"relais.dev/commit": commit},  # as a release stamps its revisions
         containers=[container],
         timeout=datetime.timedelta(seconds=int(deploy["timeout"].removesuffix("s"))),
         scaling=run_v2.RevisionScaling(max_instance_count=deploy["max_instances"]),

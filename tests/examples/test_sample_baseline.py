@@ -14,6 +14,7 @@ SERVICE = "projects/emergence-469005/locations/europe-west1/services/emergence-a
 
 class Cloud(Protocol):
     host: str
+    clone: str
 
 
 def read(cloud: Cloud) -> run_v2.Service:
@@ -25,7 +26,7 @@ def test_the_baseline_serves_everything_once_and_a_second_call_changes_nothing(
     new_cloud: Callable[[], Cloud], base_image: str, laid_out: Path
 ) -> None:
     cloud = new_cloud()
-    done = lay_out("baseline", laid_out, CLOUDRUN_EMULATOR_HOST=cloud.host, RELAIS_BASE_IMAGE=base_image)
+    done = lay_out("baseline", laid_out, CLOUDRUN_EMULATOR_HOST=cloud.host, RELAIS_BASE_IMAGE=base_image, RELAIS_CLONE=cloud.clone)
     assert done.returncode == 0, done.stderr
     assert "emergence-app-phase3b 100 %" in done.stdout
 
@@ -34,7 +35,7 @@ def test_the_baseline_serves_everything_once_and_a_second_call_changes_nothing(
     assert "@sha256:" in service.template.containers[0].image
     assert dict(service.template.containers[0].resources.limits) == {"memory": "2Gi", "cpu": "2"}
     assert {variable.name for variable in service.template.containers[0].env} == {"LOG_LEVEL", "SESSIONS_KEPT"}
-    assert service.template.labels["commit"] == git(laid_out, "log", "--format=%H", "--grep", "feat(phase3)", "--fixed-strings")
+    assert service.template.annotations["relais.dev/commit"] == git(laid_out, "log", "--format=%H", "--grep", "feat(phase3)", "--fixed-strings")
 
     version = httpx.get(service.uri + "/api/version", timeout=30).json()
     assert (version["phase"], version["revision"]) == ("3", "emergence-app-phase3b")
