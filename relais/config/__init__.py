@@ -23,7 +23,7 @@ from relais.config.image import Build, Push, SizeLimits
 from relais.config.preflight import Check, Git, Preflight, Reading, Waiver
 from relais.config.problems import Problem
 from relais.config.reading import check, load, load_env_file, parse
-from relais.config.release import Change, Release
+from relais.config.release import Change, Release, slug_of
 from relais.config.scalars import Cpu, Size, duration, duration_text, fill, found_in, placeholders, size
 from relais.config.section import FACTS, NAMES
 from relais.config.settings import emulator_host, home, who
@@ -90,5 +90,6 @@ __all__ = [
     "parse",
     "placeholders",
     "size",
+    "slug_of",
     "who",
 ]

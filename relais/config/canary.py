@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from relais.config.contract import HttpRequest
-from relais.config.scalars import Duration, Flag, Number, Pattern, Percent, Rate, Share, Whole, Wrong, between, duration, unquoted
-from relais.config.section import MANY, OrElse, Section
+from relais.config.scalars import TRUTHS, Duration, Flag, Number, Pattern, Percent, Rate, Share, Whole, Wrong, between, duration, unquoted
+from relais.config.section import FILLED, MANY, OrElse, Section
 
 
 class JudgeSettings(Section):
@@ -48,7 +48,7 @@ class TrafficProbes(Section):
 
     rate: Rate = 1.0
     """How often, to each revision."""
-    http: Annotated[tuple[HttpRequest, ...], MANY] = Field(min_length=1)
+    http: Annotated[tuple[HttpRequest, ...], MANY, FILLED]
     """What is asked, in turn."""
 
 
@@ -56,13 +56,15 @@ def _approval(value: object) -> timedelta | None:
     value = unquoted(value)
     if value is None or value is False:
         return None
+    if said := TRUTHS.get(str(value).lower()):
+        raise Wrong(f"{value} is neither true nor false", f"write {said}, or a duration such as 2h")
     return timedelta(hours=24) if value is True else duration(value)
 
 
 class Canary(Section):
     """The candidate's way to 100 %."""
 
-    steps: Annotated[tuple[Percent, ...], MANY] = Field((10,), min_length=1)
+    steps: Annotated[tuple[Percent, ...], MANY, FILLED] = (10,)
     """The candidate's shares on the way, in percent, rising."""
     bake: Annotated[Duration, between("0s", "24h")] = timedelta(minutes=5)
     """The least time at a step."""

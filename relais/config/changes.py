@@ -8,42 +8,42 @@ class Changes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    title: str | None = Field(None, title="Title", description="What this release is, in one line.", examples=["Phase P1 - Memory"])
+    title: str | None = Field(default=None, title="Title", description="What this release is, in one line.", examples=["Phase P1 - Memory"])
     slug: str | None = Field(
-        None, title="Short name",
+        default=None, title="Short name",
         description="In file names and in the revision's name: lower-case letters, digits and -.",
         examples=["p1-memory"],
     )
     tag: str | None = Field(
-        None,
+        default=None,
         title="Image tag",
         description="May hold {timestamp}, {date}, {slug}, {service}, {commit}, {short_commit}.",
         examples=["deploy-p1-{timestamp}"],
     )
-    by: str | None = Field(None, title="Released by", description="Whom every document names.", examples=["Codex (cloud)"])
+    by: str | None = Field(default=None, title="Released by", description="Whom every document names.", examples=["Codex (cloud)"])
     changes: list[str] | None = Field(
-        None,
+        default=None,
         title="Changes",
         description="One entry a line; a line that begins with '- ' is a part of the entry before it.",
         examples=[["P1.1 Memory in the background", "- MemoryTaskQueue with 2 workers"]],
     )
     next: list[str] | None = Field(
-        None, title="Next steps", description="As the documents name them.", examples=[["Watch the metrics for 24 h"]]
+        default=None, title="Next steps", description="As the documents name them.", examples=[["Watch the metrics for 24 h"]]
     )
     commit: str | None = Field(
-        None, title="Commit named", description="The commit that the documents name beside the one that is built.", examples=["588c5dc"]
+        default=None, title="Commit named", description="The commit that the documents name beside the one that is built.", examples=["588c5dc"]
     )
     commits: list[str] | None = Field(
-        None, title="Commits expected", description="Commits that must be part of what is released.", examples=[["4bde612", "588c5dc"]]
+        default=None, title="Commits expected", description="Commits that must be part of what is released.", examples=[["4bde612", "588c5dc"]]
     )
-    bake: str | None = Field(None, title="Least time at a step", description="A number and a unit.", examples=["30s", "5m"])
+    bake: str | None = Field(default=None, title="Least time at a step", description="A number and a unit.", examples=["30s", "5m"])
     deadline: str | None = Field(
-        None, title="Most time at a step", description="A number and a unit, at least the bake.", examples=["1m", "10m"]
+        default=None, title="Most time at a step", description="A number and a unit, at least the bake.", examples=["1m", "10m"]
     )
     watch: str | None = Field(
-        None, title="Watch afterwards", description="How long the fresh release is looked after.", examples=["1h", "24h"]
+        default=None, title="Watch afterwards", description="How long the fresh release is looked after.", examples=["1h", "24h"]
     )
     skip: list[str] | None = Field(
-        None, title="Checks to skip", description="By name; recorded as skipped, and by whom.", examples=[["all tests"]]
+        default=None, title="Checks to skip", description="By name; recorded as skipped, and by whom.", examples=[["all tests"]]
     )
-    skipped_by: str | None = Field(None, title="Skipped by", description="Who skips them; otherwise who releases.", examples=["FG"])
+    skipped_by: str | None = Field(default=None, title="Skipped by", description="Who skips them; otherwise who releases.", examples=["FG"])

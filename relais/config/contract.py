@@ -10,7 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from relais.config.scalars import Duration, Flag, Json, Line, Pattern, Whole, Wrong, between, formed, nearest, placeholders, template
-from relais.config.section import FACTS, MANY, NAMES, TEXT_FORM, Patterns, Secrets, Section, TimeLimit, distinct, named, short_form
+from relais.config.section import FACTS, FILLED, MANY, NAMES, TEXT_FORM, Patterns, Secrets, Section, TimeLimit, distinct, named, short_form
 
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 
@@ -88,7 +88,7 @@ class Endpoint(Section):
 class HttpRequest(Endpoint):
     """A request; json or body is what is sent."""
 
-    json_: Json | None = Field(None, alias="json")
+    json_: Json | None = Field(default=None, alias="json")
     """What is sent, as JSON."""
     body: str | None = None
     """What is sent, as text."""
@@ -118,7 +118,7 @@ class MetricGroup(Section):
 
     group: Line = "metrics"
     """The group's name, in documents."""
-    names: tuple[MetricName, ...] = Field(min_length=1)
+    names: Annotated[tuple[MetricName, ...], MANY, FILLED]
     """Their names, found by # HELP and # TYPE."""
     new: Flag = False
     """Not there in what serves now."""
@@ -129,7 +129,7 @@ class MetricGroup(Section):
 class HttpCheck(Endpoint):
     """A request and what must come back; here json and body are what is expected, and send is what is sent."""
 
-    json_: Json | None = Field(None, alias="json")
+    json_: Json | None = Field(default=None, alias="json")
     """The answer's JSON holds at least this."""
     json_path: Mapping[JsonPath, Json] = {}
     """What lies at JSON paths of the answer, such as $.items[0].name."""

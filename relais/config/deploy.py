@@ -37,7 +37,7 @@ SecretName = Annotated[
     str, formed(r"(projects/[a-z0-9:.-]+/secrets/)?[A-Za-z0-9_-]{1,255}", "a secret's name", "write SECRET:latest or SECRET:3")
 ]
 VersionName = Annotated[
-    str, formed(r"latest|[1-9][0-9]{0,9}|[A-Za-z][A-Za-z0-9_-]{0,62}", "a secret's version", "write latest, a number or an alias")
+    str, formed(r"latest|[1-9][0-9]{0,9}|[A-Za-z][A-Za-z0-9_-]{0,62}", "a secret's version", "write latest, a number from 1, or an alias")
 ]
 Port = Annotated[Whole, Field(ge=1, le=65535)]
 

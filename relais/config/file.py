@@ -117,7 +117,7 @@ class ReleaseFile(Section):
     """The contract that is checked at 0 %."""
     canary: Canary | None = None
     """The way to 100 %; without it, at once."""
-    validation: Validation = Field(Validation(), alias="validate")
+    validation: Validation = Field(default=Validation(), alias="validate")
     """What is checked on the production URL."""
     documents: Documents = Documents()
     """What is written into the service's repository."""
@@ -214,7 +214,7 @@ class _Schema(GenerateJsonSchema):
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         found = super().default_schema(schema)
-        return {key: value for key, value in found.items() if key != "default" or value is not None}
+        return {key: value for key, value in found.items() if key != "default" or not (value is None or isinstance(value, dict))}
 
 
 def json_schema() -> dict[str, Any]:

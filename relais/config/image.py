@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from relais.config.scalars import ByteSize, EnvName, Line, RepoPath, Size, Wrong, formed
-from relais.config.section import Patterns, Secrets, Section, TimeLimit
+from relais.config.section import Patterns, Section, TimeLimit
 
 
 class SizeLimits(Section):
@@ -32,6 +32,9 @@ def _within(value: str) -> str:
     return value
 
 
+SecretId = Annotated[str, formed(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "a build secret's id", "write letters, digits, _, . and -")]
+
+
 class Build(Section):
     """How the image is built."""
 
@@ -45,7 +48,7 @@ class Build(Section):
     """Build arguments."""
     target: Line | None = None
     """The stage to build; otherwise the last."""
-    secrets: Secrets = Field(default_factory=dict)
+    secrets: Mapping[SecretId, Line] = Field(default_factory=dict)
     """Build secrets: id, and the Prefect Secret block that holds it."""
     expect: Patterns = ()
     """Texts in the log, or in the layers that came from the cache."""

@@ -1,5 +1,6 @@
 """What is wrong with a file, as values: where, at which key, what, and how to mend it; made from pydantic's errors and from our own."""
 
+import re
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,6 @@ def _words(details: ErrorDetails, model: type[BaseModel]) -> tuple[str, str, Key
         "model_attributes_type": ("must be a mapping", "write key: value below it"),
         "mapping_type": ("must be a mapping", "write key: value below it"),
         "dict_type": ("must be a mapping", "write key: value below it"),
-        "too_short": ("needs at least one entry", "add one, or remove the key"),
         "greater_than_equal": (f"must be at least {context.get('ge')}", ""),
         "greater_than": (f"must be more than {context.get('gt')}", ""),
         "less_than_equal": (f"must be at most {context.get('le')}", ""),
@@ -88,14 +88,14 @@ def _words(details: ErrorDetails, model: type[BaseModel]) -> tuple[str, str, Key
 
 def _kind_of(value: object, *, brief: bool = True) -> str:
     if isinstance(value, (list, tuple)):
-        return "an empty list" if not value else "a list"
+        return "a list"
     if isinstance(value, dict):
         return "a mapping"
     if value is None:
         return "nothing"
     text = str(value).lower() if isinstance(value, bool) else str(value)
     text = text if len(text) <= 60 and text.isprintable() and text.strip() else repr(text[:60])
-    return f"the text {text}" if brief and isinstance(value, str) and not text.lstrip("-").isdecimal() else text
+    return f"the text {text}" if brief and isinstance(value, str) and not re.fullmatch(r"-?[0-9.]+", text) else text
 
 
 def _known_keys(model: type[BaseModel], loc: Iterable[str | int]) -> list[str]:

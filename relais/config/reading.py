@@ -36,7 +36,7 @@ def parse(data: bytes, name: str = "release.yaml") -> ReleaseFile:
 
 def examine(data: bytes, name: str) -> tuple[ReleaseFile | None, list[Problem]]:
     """A release file from its bytes, or what is wrong with it, in the order of its lines."""
-    tree = _Tree(name)
+    tree = _Tree(name, "write at least service, project, region and repository")
     value = tree.read(data)
     found: ReleaseFile | None = None
     if not tree.broken:
@@ -61,11 +61,14 @@ def check(path: Path) -> list[Problem]:
 def load_env_file(path: Path) -> dict[str, str]:
     """Environment variables from a YAML mapping, each value the text that was written."""
     name = str(path)
-    tree = _Tree(name)
+    tree = _Tree(name, "write NAME: value, one a line")
     value = tree.read(_bytes(path))
     env: dict[str, str] = {}
     if not tree.broken:
+        told = {problem.key for problem in tree.in_order()}
         for key, text in value.items():
+            if path_text((key,)) in told:
+                continue
             try:
                 env[env_name(key)] = _env_value(text)
             except Wrong as wrong:
@@ -120,6 +123,7 @@ class _Tree:
     """A YAML file on its way to values: the lines of its keys, and what is wrong with it."""
 
     name: str
+    remedy: str
     lines: dict[Keys, int] = field(default_factory=dict)
     problems: list[tuple[int, Problem]] = field(default_factory=list)
     broken: bool = False
@@ -169,10 +173,10 @@ class _Tree:
             self.fail("holds an escape that is no character", r"write \uXXXX in double quotes only for characters that exist")
             return {}
         if node is None or value is None:
-            self.fail("is empty", "write key: value")
+            self.fail("is empty", self.remedy)
         elif not isinstance(value, dict):
             kind = "a list" if isinstance(value, list) else "a text"
-            self.fail(f"is {kind}, not a mapping", "write key: value", node.start_mark.line + 1)
+            self.fail(f"is {kind}, not a mapping", self.remedy, node.start_mark.line + 1)
         return value if isinstance(value, dict) else {}
 
     def _syntax(self, error: yaml.YAMLError, text: str) -> None:

@@ -40,6 +40,15 @@ def one(value: object) -> object:
     return [value] if isinstance(value, (str, int, dict)) else value
 
 
+def _filled(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not items:
+        raise Wrong("is an empty list", "add an entry, or remove the key")
+    return items
+
+
+FILLED = AfterValidator(_filled)
+
+
 def distinct(key: Callable[[Any], str], what: str) -> AfterValidator:
     def check(items: tuple[Any, ...]) -> tuple[Any, ...]:
         seen: set[str] = set()
