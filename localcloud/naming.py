@@ -74,7 +74,7 @@ def service_missing(name: ServiceName) -> Refusal:
 
 def etag(name: str, updated: Any) -> str:
     """The etag of a resource: its update time and its name [decoded from two real samples]."""
-    stamp = getattr(type(updated), "pb", lambda value: value)(updated)
+    stamp = updated.timestamp_pb()  # proto-plus reads timestamps as DatetimeWithNanoseconds
     return f'"{_base64(stamp.SerializeToString())}/{_base64(name.encode())}"'
 
 

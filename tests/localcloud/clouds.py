@@ -1,0 +1,134 @@
+"""The local cloud as a process of its own, and the official clients pointed at it, in the words that these tests use."""
+
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+import grpc
+from google.api_core.future.polling import DEFAULT_POLLING
+from google.cloud import run_v2
+from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
+
+ROOT = Path(__file__).parents[2]
+PARENT = "projects/test-project/locations/europe-west1"
+SOON = DEFAULT_POLLING.with_delay(initial=0.05, maximum=0.2).with_timeout(60)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(what: Callable[[], Any], seconds: float = 15) -> Any:
+    """The first true value that `what` gives, asked again and again for so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {found!r}"
+        time.sleep(0.05)
+    return found
+
+
+def push(image: str) -> None:
+    repository, tag = image.rsplit(":", 1)
+    for item in docker.from_env(timeout=120).images.push(repository, tag=tag, stream=True, decode=True):
+        assert "error" not in item, item["error"]
+
+
+@dataclass
+class Cloud:
+    """A local cloud in a process of its own, and the official clients pointed at it."""
+
+    state: Path
+    registry: str
+    image: str
+    options: tuple[str, ...] = ()
+    clone: str = field(default_factory=lambda: "test-" + secrets.token_hex(3))
+    port: int = field(default_factory=free_port)
+    process: "subprocess.Popen[str] | None" = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "localcloud", "--port", str(self.port), "--state", str(self.state)]
+        command += ["--registry", self.registry, "--clone", self.clone, *self.options]
+        with (self.state.parent / f"{self.clone}.log").open("a") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert "serves on" in line, (self.state.parent / f"{self.clone}.log").read_text()[-3000:]
+        channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
+        self.services = run_v2.ServicesClient(transport=run_v2.ServicesClient.get_transport_class("grpc")(channel=channel))
+        self.revisions = run_v2.RevisionsClient(transport=run_v2.RevisionsClient.get_transport_class("grpc")(channel=channel))
+        self.logging = LoggingServiceV2Client(transport=LoggingServiceV2Client.get_transport_class("grpc")(channel=channel))
+        self.channel = channel
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.channel.close()
+        self.process.send_signal(how)
+        code = self.process.wait(15)
+        if self.process.stdout:
+            self.process.stdout.close()
+        return code
+
+    def end(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+        self.down()
+
+    def down(self) -> None:
+        command = [sys.executable, "-m", "localcloud", "down", "--state", str(self.state), "--clone", self.clone]
+        subprocess.run(command, cwd=ROOT, check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+    # what the tests say
+
+    def service(self, name: str, **values: Any) -> run_v2.Service:
+        """A public service of the test image; `env`, `revision`, `traffic` and other fields by name."""
+        return run_v2.Service(
+            name=f"{PARENT}/services/{name}",
+            template=self.template(values.pop("env", {}), values.pop("revision", ""), **values.pop("template", {})),
+            invoker_iam_disabled=values.pop("public", True),
+            **values,
+        )
+
+    def template(self, env: dict[str, str], revision: str = "", **values: Any) -> run_v2.RevisionTemplate:
+        image = values.pop("image", self.image)
+        variables = [run_v2.EnvVar(name=key, value=value) for key, value in env.items()]
+        container = run_v2.Container(image=image, env=variables, **values.pop("container", {}))
+        return run_v2.RevisionTemplate(revision=revision, containers=[container], **values)
+
+    def create(self, name: str, **values: Any) -> run_v2.Service:
+        service = self.service(name, **values)
+        return self.services.create_service(parent=PARENT, service=service, service_id=name).result(polling=SOON)
+
+    def update(self, service: run_v2.Service, *paths: str) -> run_v2.Service:
+        request = run_v2.UpdateServiceRequest(service=service, update_mask={"paths": list(paths)})
+        return self.services.update_service(request).result(polling=SOON)
+
+    def get(self, name: str) -> run_v2.Service:
+        return self.services.get_service(name=f"{PARENT}/services/{name}")
+
+    def containers(self, running: bool = False) -> list[Any]:
+        return docker.from_env(timeout=30).containers.list(all=not running, filters={"label": f"relais.clone={self.clone}"})
+
+    def entries(self, log: str, service: str, more: str = "") -> list[Any]:
+        name = f"projects/test-project/logs/run.googleapis.com%2F{log.replace('/', '%2F')}"
+        wanted = f'logName="{name}" AND resource.labels.service_name="{service}" {more}'
+        return list(self.logging.list_log_entries(request={"resource_names": ["projects/test-project"], "filter": wanted, "page_size": 1000}))
+
+
+def pinned(revision: str, percent: int = 0, tag: str = "") -> run_v2.TrafficTarget:
+    kind = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION
+    return run_v2.TrafficTarget(type_=kind, revision=revision, percent=percent, tag=tag)
+
+
+def latest(percent: int = 100, tag: str = "") -> run_v2.TrafficTarget:
+    kind = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST
+    return run_v2.TrafficTarget(type_=kind, percent=percent, tag=tag)
