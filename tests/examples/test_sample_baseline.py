@@ -35,7 +35,8 @@ def test_the_baseline_serves_everything_once_and_a_second_call_changes_nothing(
     assert "@sha256:" in service.template.containers[0].image
     assert dict(service.template.containers[0].resources.limits) == {"memory": "2Gi", "cpu": "2"}
     assert {variable.name for variable in service.template.containers[0].env} == {"LOG_LEVEL", "SESSIONS_KEPT"}
-    assert service.template.annotations["relais.dev/commit"] == git(laid_out, "log", "--format=%H", "--grep", "feat(phase3)", "--fixed-strings")
+    phase3 = git(laid_out, "log", "--format=%H", "--grep", "feat(phase3)", "--fixed-strings")
+    assert service.template.annotations["relais.dev/commit"] == phase3
 
     version = httpx.get(service.uri + "/api/version", timeout=30).json()
     assert (version["phase"], version["revision"]) == ("3", "emergence-app-phase3b")
