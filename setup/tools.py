@@ -118,7 +118,7 @@ def _missing(*, chromium: bool) -> list[str]:
         if not shutil.which("dockerd"):
             wanted += ["docker.io", "ca-certificates"]
         if not Path("/run/systemd/system").exists() and not _cgroups():
-            wanted.append("cgroupfs-mount")
+            wanted += [package for package in ("cgroupfs-mount", "mount") if not shutil.which(package)]
         # No Engine to ask whether the base image can be pulled: what builds it comes with the same call.
         if not shutil.which("mmdebstrap"):
             wanted.append("mmdebstrap")
@@ -187,8 +187,7 @@ def _engine(clone: Clone) -> bool:
     if Path("/run/systemd/system").exists():
         run_logged(["systemctl", "start", "docker"], log, within=60)
         return _answers(log, None)
-    if not _cgroups() and shutil.which("cgroupfs-mount"):
-        run_logged(["cgroupfs-mount"], log, within=30)
+    _mount_cgroups(log)
     with log.open("ab") as out:
         # The machine's own from now on: it outlives this command, and `make down` leaves it alone.
         daemon = subprocess.Popen(["dockerd"], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd="/")
@@ -206,6 +205,19 @@ def _answers(log: Path, pid: int | None) -> bool:
             raise Trouble(f"the Docker Engine does not answer {_ENGINE_WITHIN} s after its start.", log=log)
         time.sleep(0.2)
     return True
+
+
+def _mount_cgroups(log: Path) -> None:
+    """What an init system does at boot; a machine without one may not have it."""
+    for command in (["cgroupfs-mount"], ["mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup"]):
+        if not _cgroups() and shutil.which(command[0]):
+            run_logged(command, log, within=30)
+    if not _cgroups():
+        raise Trouble(
+            "the kernel's cgroups are not mounted on /sys/fs/cgroup, and cannot be.",
+            remedy="Where this is itself a container, start it privileged, or give it the Engine of its host (/var/run/docker.sock).",
+            log=log,
+        )
 
 
 def _cgroups() -> bool:

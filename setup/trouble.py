@@ -56,4 +56,5 @@ def tail(log: Path | None) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(line.rstrip()[:300] for line in text.splitlines()[-_TAIL:] if line.strip())
+    lines = [line.rstrip()[:300] for line in text.splitlines() if line.strip() and not re.search(r"level=(info|debug)", line)]
+    return "\n".join(lines[-_TAIL:])
