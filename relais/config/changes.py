@@ -1,49 +1,62 @@
 """What one run changes over the release file; the fields make the form in the Prefect UI."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Changes(BaseModel):
-    """What changes from one release to the next; empty fields keep what the release file says."""
+    """What changes from one release to the next; an empty field keeps what the release file says."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    title: str | None = Field(default=None, title="Title", description="What this release is, in one line.", examples=["Phase P1 - Memory"])
-    slug: str | None = Field(
-        default=None, title="Short name",
+    title: str = Field(default="", title="Title", description="What this release is, in one line.", examples=["Phase P1 - Memory"])
+    slug: str = Field(
+        default="",
+        title="Short name",
         description="In file names and in the revision's name: lower-case letters, digits and -.",
         examples=["p1-memory"],
     )
-    tag: str | None = Field(
-        default=None,
+    tag: str = Field(
+        default="",
         title="Image tag",
         description="May hold {timestamp}, {date}, {slug}, {service}, {commit}, {short_commit}.",
         examples=["deploy-p1-{timestamp}"],
     )
-    by: str | None = Field(default=None, title="Released by", description="Whom every document names.", examples=["Codex (cloud)"])
-    changes: list[str] | None = Field(
-        default=None,
+    by: str = Field(default="", title="Released by", description="Whom every document names.", examples=["Codex (cloud)"])
+    changes: tuple[str, ...] = Field(
+        default=(),
         title="Changes",
         description="One entry a line; a line that begins with '- ' is a part of the entry before it.",
         examples=[["P1.1 Memory in the background", "- MemoryTaskQueue with 2 workers"]],
     )
-    next: list[str] | None = Field(
-        default=None, title="Next steps", description="As the documents name them.", examples=[["Watch the metrics for 24 h"]]
+    next: tuple[str, ...] = Field(
+        default=(), title="Next steps", description="As the documents name them.", examples=[["Watch the metrics for 24 h"]]
     )
-    commit: str | None = Field(
-        default=None, title="Commit named", description="The commit that the documents name beside the one that is built.", examples=["588c5dc"]
+    commit: str = Field(
+        default="",
+        title="Commit named",
+        description="The commit that the documents name beside the one that is built.",
+        examples=["588c5dc"],
     )
-    commits: list[str] | None = Field(
-        default=None, title="Commits expected", description="Commits that must be part of what is released.", examples=[["4bde612", "588c5dc"]]
+    commits: tuple[str, ...] = Field(
+        default=(),
+        title="Commits expected",
+        description="Commits that must be part of what is released.",
+        examples=[["4bde612", "588c5dc"]],
     )
-    bake: str | None = Field(default=None, title="Least time at a step", description="A number and a unit.", examples=["30s", "5m"])
-    deadline: str | None = Field(
-        default=None, title="Most time at a step", description="A number and a unit, at least the bake.", examples=["1m", "10m"]
+    bake: str = Field(default="", title="Least time at a step", description="A number and a unit.", examples=["30s", "5m"])
+    deadline: str = Field(
+        default="", title="Most time at a step", description="A number and a unit, at least the bake.", examples=["1m", "10m"]
     )
-    watch: str | None = Field(
-        default=None, title="Watch afterwards", description="How long the fresh release is looked after.", examples=["1h", "24h"]
+    watch: str = Field(
+        default="", title="Watch afterwards", description="How long the fresh release is looked after.", examples=["1h", "24h"]
     )
-    skip: list[str] | None = Field(
-        default=None, title="Checks to skip", description="By name; recorded as skipped, and by whom.", examples=[["all tests"]]
+    skip: tuple[str, ...] = Field(
+        default=(), title="Checks to skip", description="By name; recorded as skipped, and by whom.", examples=[["all tests"]]
     )
-    skipped_by: str | None = Field(default=None, title="Skipped by", description="Who skips them; otherwise who releases.", examples=["FG"])
+    skipped_by: str = Field(default="", title="Skipped by", description="Who skips them; otherwise who releases.", examples=["FG"])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_empty(cls, data: object) -> object:
+        """A form sends null for a field that was cleared."""
+        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data

@@ -145,7 +145,7 @@ class ReleaseFile(Section):
 
     def with_changes(self, changes: Changes) -> "ReleaseFile":
         """The file with what one run changes over it."""
-        given = {key: value for key, value in changes.model_dump().items() if value not in (None, "", [])}
+        given = {key: value for key, value in changes.model_dump().items() if value}
         data = self.model_dump(mode="json")
         data["release"] |= {key: given[key] for key in given if key in Release.model_fields}
         if changes.changes:

@@ -16,7 +16,8 @@ FACTS = dict(zip(NAMES, ("20251031-142530", "2025-10-31", "p1", "shop", COMMIT, 
 
 def test_no_changes_change_nothing() -> None:
     assert FULL.with_changes(Changes()) == FULL
-    assert FULL.with_changes(Changes(title="", changes=[], skip=[])) == FULL
+    assert Changes.model_validate({"title": None, "skip": None}) == Changes()
+    assert FULL.with_changes(Changes(title="", changes=(), skip=())) == FULL
 
 
 def test_run_parameters_win_over_the_file_and_leave_it_as_it_is() -> None:
@@ -27,13 +28,13 @@ def test_run_parameters_win_over_the_file_and_leave_it_as_it_is() -> None:
             slug="hotfix",
             tag="fix-{timestamp}",
             by="FG",
-            next=["Watch"],
+            next=("Watch",),
             commit="1234567",
-            commits=["4bde612"],
+            commits=("4bde612",),
             bake="30s",
             deadline="1m",
             watch="1h",
-            skip=["mypy"],
+            skip=("mypy",),
             skipped_by="FG",
         )
     )
@@ -49,22 +50,22 @@ def test_run_parameters_win_over_the_file_and_leave_it_as_it_is() -> None:
 
 
 def test_lines_of_the_form_become_entries_with_their_parts() -> None:
-    changed = LEAST.with_changes(Changes(changes=["Memory", "- queue", "- workers", "Metrics"]))
+    changed = LEAST.with_changes(Changes(changes=("Memory", "- queue", "- workers", "Metrics")))
     assert [(change.title, change.items) for change in changed.release.changes] == [("Memory", ("queue", "workers")), ("Metrics", ())]
 
 
 @pytest.mark.parametrize(
     ("file", "changes", "said"),
     [
-        (FULL, Changes(skip=["mypi"]), "run parameters: skip[0]: there is no check named mypi\n  -> write mypy"),
+        (FULL, Changes(skip=("mypi",)), "run parameters: skip[0]: there is no check named mypi\n  -> write mypy"),
         (FULL, Changes(bake="5"), "run parameters: bake: 5 has no unit\n  -> write 5s if seconds are meant"),
         (FULL, Changes(bake="20m"), "run parameters: deadline: is shorter than the bake\n  -> raise deadline, or lower bake"),
         (FULL, Changes(watch="long"), "run parameters: watch: long is not a duration"),
         (FULL, Changes(slug="P 1"), "run parameters: slug: P 1 is not a slug"),
         (FULL, Changes(tag="{timstamp}"), "run parameters: tag: {timstamp} is not known here\n  -> write timestamp"),
-        (FULL, Changes(commits=["main"]), "run parameters: commits: main is not a commit"),
+        (FULL, Changes(commits=("main",)), "run parameters: commits: main is not a commit"),
         (LEAST, Changes(bake="30s"), "run parameters: bake: this release has no canary\n  -> leave bake out"),
-        (LEAST, Changes(skip=["tests"]), "run parameters: skip[0]: there is no check named tests"),
+        (LEAST, Changes(skip=("tests",)), "run parameters: skip[0]: there is no check named tests"),
     ],
     ids=lambda value: "" if isinstance(value, (ReleaseFile, Changes)) else str(value).splitlines()[0].partition(": ")[2],
 )
@@ -72,6 +73,10 @@ def test_a_run_parameter_that_cannot_be_is_told_by_its_name(file: ReleaseFile, c
     with pytest.raises(BadInput) as caught:
         file.with_changes(changes)
     assert str(caught.value).startswith(said)
+
+
+def test_a_run_parameter_is_a_plain_box_of_the_form() -> None:
+    assert {field["type"] for field in Changes.model_json_schema()["properties"].values()} == {"string", "array"}
 
 
 def test_every_run_parameter_has_a_title_a_description_and_an_example_for_the_form() -> None:

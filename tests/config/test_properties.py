@@ -41,7 +41,7 @@ def test_a_file_with_a_wound_anywhere_is_read_or_told(start: int, length: int, p
     is_read_or_told(FULL[:start] + put + FULL[start + length :])
 
 
-KEYS = "service project region release deploy canary validate verify http get json steps env memory x <<".split()
+KEYS = ["service", "project", "release", "deploy", "canary", "validate", "verify", "http", "get", "json", "steps", "env", "memory", "<<"]
 VALUES = st.recursive(
     st.sampled_from(["", "~", "true", "yes", "5m", "10", "2Gi", "/a", "'x'", "{slug}", "[]", "{}", "app", "europe-west1"]),
     lambda inner: st.one_of(
