@@ -148,6 +148,12 @@ class HttpCheck(Endpoint):
     after: HttpRequest | None = None
     """A request that must come first."""
 
+    @property
+    def request(self) -> HttpRequest:
+        """The request itself, without what must come back."""
+        sent = {"body": self.send} if isinstance(self.send, str) else {"json": self.send}
+        return HttpRequest.model_validate({"method": self.method, "path": self.path, "headers": self.headers, **sent})
+
 
 FORBIDDEN = (
     "Traceback (most recent call last)",
