@@ -99,9 +99,12 @@ def test_expected_json_is_read_as_yaml_1_2_says(text: str, value: object) -> Non
     assert check.json_ == {"a": value}
 
 
-@pytest.mark.parametrize(("send", "json", "body"), [("{a: 1}", {"a": 1}, None), ("plain", None, "plain"), ('"1"', None, "1"), ("1", 1, None)])
+@pytest.mark.parametrize(
+    ("send", "json", "body"), [("{a: 1}", {"a": 1}, None), ("plain", None, "plain"), ('"1"', None, "1"), ("1", 1, None)]
+)
 def test_a_check_sends_a_text_as_it_is_and_anything_else_as_json(send: str, json: object, body: str | None) -> None:
-    (check,) = release(f"verify: {{http: [{{post: /a, headers: {{A: {{secret: block}}}}, send: {send}, json: {{ok: true}}}}]}}\n").verify.http
+    asked = f"{{post: /a, headers: {{A: {{secret: block}}}}, send: {send}, json: {{ok: true}}}}"
+    (check,) = release(f"verify: {{http: [{asked}]}}\n").verify.http
     assert (check.request.name, check.request.json_, check.request.body) == ("POST /a", json, body)
     assert check.request.headers == check.headers
 
