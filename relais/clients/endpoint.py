@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import grpc
 from google.api_core import exceptions as google
+from google.api_core import retry
 from google.auth import exceptions as auth
 
 from relais.config import emulator_host
@@ -51,15 +52,21 @@ def _channel(host: str) -> grpc.Channel:
 
 
 @contextmanager
-def translated(where: str) -> Iterator[None]:
-    """Google's errors become ours; `where` names what was being talked to or about."""
+def translated(where: str, needs: str = "") -> Iterator[None]:
+    """Google's errors become ours; `where` names what was being talked to or about, `needs` the role that this takes."""
     try:
         yield
     except (google.GoogleAPIError, auth.GoogleAuthError) as error:
-        raise ours(error, where) from error
+        raise ours(error, where, needs) from error
 
 
-def ours(error: Exception, where: str) -> RelaisError:
+def reading(seconds: float = 10.0) -> dict[str, Any]:
+    """The arguments of a read: asked again while the other side is away, and no longer than this in all."""
+    again = retry.if_exception_type(google.ServiceUnavailable)
+    return {"retry": retry.Retry(predicate=again, initial=0.2, maximum=2.0, timeout=seconds), "timeout": seconds}
+
+
+def ours(error: Exception, where: str, needs: str = "") -> RelaisError:
     """The error of our tree that says the same: an outage, a conflict, something missing, or a refusal."""
     text = _sentence(error)
     if isinstance(error, auth.GoogleAuthError):
@@ -68,8 +75,8 @@ def ours(error: Exception, where: str) -> RelaisError:
     for kinds, make in _TREE:
         if isinstance(error, kinds):
             kind = Denied if make is Unavailable and _LOGGED_OUT.search(text) else make
-            return kind(text, where=where, remedy=_remedy(kind, error, text))
-    return Denied(text, where=where, remedy=_remedy(Denied, error, text))
+            return kind(text, where=where, remedy=_remedy(kind, error, text, needs))
+    return Denied(text, where=where, remedy=_remedy(Denied, error, text, needs))
 
 
 # https://cloud.google.com/apis/design/errors#handling_errors; AlreadyExists is a kind of the client library's Conflict.
@@ -96,14 +103,14 @@ _HINTS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
 )
 
 
-def _remedy(kind: type[RelaisError], error: Exception, text: str) -> str:
+def _remedy(kind: type[RelaisError], error: Exception, text: str, needs: str) -> str:
     for pattern, remedy in _HINTS:
         if found := pattern.search(text):
             return remedy.format_map(found.groupdict())
     if isinstance(error, google.Unauthorized):
         return LOGIN
     if isinstance(error, google.Forbidden):
-        return "grant whoever releases the role that this call needs"
+        return f"grant whoever releases {needs or 'the role that this call needs'}"
     if kind is Conflict:
         return "somebody else wrote first: read again, decide again"
     if kind is Unavailable and (host := emulator_host()):
