@@ -142,6 +142,12 @@ class Split(Value):
     def __str__(self) -> str:
         return ", ".join(f"{s.revision} {s.percent} %" for s in self.shares) or "nobody"
 
+    @property
+    def main(self) -> str:
+        """The revision with the largest share; "" where nobody serves."""
+        shares = self.by_name()
+        return max(shares, key=lambda name: shares[name]) if shares else ""
+
     def percent(self, revision: str) -> int:
         return sum(s.percent for s in self.shares if s.revision == revision)
 
@@ -240,6 +246,26 @@ class Serving(Value):
             if target.percent:
                 shares[target.revision] = shares.get(target.revision, 0) + target.percent
         return shares
+
+
+class Stable(Value):
+    """Who serves and with which settings, and the settings that the release file makes of them."""
+
+    serving: Serving
+    main: Revision | None = None  # the revision with the largest share
+    before: Spec | None = None
+    after: Spec
+    revisions: tuple[Revision, ...] = ()
+    registry_uri: str
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """The revision names in use."""
+        return tuple(revision.name for revision in self.revisions)
+
+    def candidate_of(self, release: str) -> str:
+        """The revision that this release made before, when its run is retried; "" where there is none."""
+        return next((revision.name for revision in self.revisions if revision.release == release), "")
 
 
 # -- the plan -----------------------------------------------------------------------------------------------------------

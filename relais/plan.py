@@ -2,8 +2,13 @@
 
 import re
 from collections.abc import Collection, Iterator
+from zoneinfo import ZoneInfo
 
-from relais.model import LATEST, Line, Serving, Spec, Split
+from relais.config import ReleaseFile, fill
+from relais.config.release import slug_of
+from relais.errors import Refused
+from relais.model import LATEST, App, Finding, Line, Plan, Record, Serving, Source, Spec, Split, Stable, Text, Wheel, blocking
+from relais.rollout import require_free
 
 LIMITS = ("memory", "cpu", "timeout", "max_instances")  # less of these than what serves blocks, unless the file allows it by name
 GUARDED = ("service_account",)  # a change of these blocks, unless the file allows it by name
@@ -125,3 +130,85 @@ def free_name(wanted: str, taken: Collection[str]) -> str:
     while (name := f"{wanted[: 63 - len(str(number)) - 1].rstrip('-')}-{number}") in taken:
         number += 1
     return name
+
+
+def draw(
+    app: App, source: Source, stable: Stable, texts: tuple[Text, ...], findings: tuple[Finding, ...], record: Record, by: str,
+    medians: dict[str, float],
+) -> Plan:  # fmt: skip
+    """The whole plan, from everything that was read; it decides names, and what blocks, and writes nothing."""
+    file, serving = app.file, stable.serving
+    zone = ZoneInfo(file.documents.timezone)
+    title = file.release.title or (source.since[0].subject if source.since else source.commit.subject) or source.commit.short
+    names = {
+        "timestamp": f"{record.started.astimezone(zone):%Y%m%d-%H%M%S}",
+        "date": f"{record.started.astimezone(zone):%Y-%m-%d}",
+        "slug": file.release.slug or slug_of(title) or source.commit.short,
+        "service": file.service,
+        "commit": source.commit.sha,
+        "short_commit": source.commit.short,
+    }
+    names["tag"] = fill(file.release.tag, names)
+    again = stable.candidate_of(record.id)
+    revision = again or free_name(f"{file.service}-{fill(file.deploy.revision_suffix, names)}", stable.taken)
+    steps = file.canary.steps if file.canary and serving.exists else ()
+    finish = file.canary.finish if file.canary else "as-before"
+    changes = tuple(c.model_dump() for c in file.release.changes) or tuple({"title": str(c), "items": []} for c in source.since[:30])
+    return Plan(
+        id=record.id,
+        wheel=Wheel(owner=record.run or record.id),
+        started=record.started,
+        by=by,
+        service=app.service,
+        source=source,
+        release=app.release,
+        title=title,
+        slug=names["slug"],
+        changes=changes,
+        image=f"{stable.registry_uri}/{file.service}",
+        tag=names["tag"],
+        revision=revision,
+        traffic_tag=f"c-{record.id.rpartition('-')[2]}",
+        first=not serving.exists,
+        stable=serving.split,
+        stable_spec=stable.before,
+        uri=serving.uri,
+        etag=serving.etag,
+        lines=(
+            *traffic(serving, revision, steps, finish),
+            access(serving, file.deploy.public, file.deploy.allow),
+            *difference(stable.before, stable.after, file.deploy.allow),
+            *unsupported(file),
+            *(Line(kind="note", what=f"work that no split divides: {work}") for work in file.deploy.background),
+        ),
+        texts=texts,
+        findings=findings,
+        medians=medians,
+    )
+
+
+def unsupported(file: ReleaseFile) -> Iterator[Line]:
+    """What the file asks and this version does not do yet: what production's safety rests on blocks, the rest is named."""
+    hooks = file.hooks
+    if file.build is None:
+        yield Line(kind="note", what="build: false is not there yet: this version builds every image", blocks=True)
+    if file.canary and file.canary.approve is not None:
+        yield Line(kind="note", what="canary.approve is not there yet: release with until: verified, and promote by hand", blocks=True)
+    if hooks.before_build or hooks.before_traffic or hooks.after_promotion or hooks.after_rollback:
+        yield Line(kind="note", what="hooks are not run yet", blocks=True)
+    if file.verify.websockets or file.verify.version or file.verify.pages or file.verify.openapi or file.verify.static:
+        yield Line(kind="note", what="verify: openapi, version, static, pages and websockets are not checked yet")
+    if file.escalate.notify:
+        yield Line(kind="note", what="escalate.notify: nobody is notified yet")
+
+
+def refusal(plan: Plan, serving: Serving) -> Refused | None:
+    """Everything that says no to this plan, in one error; None when it may go on."""
+    require_free(serving, plan.started)
+    reasons = [f"{finding.name}: {finding.detail or finding.outcome}" for finding in blocking(plan.findings)]
+    for line in plan.blockers:
+        reasons.append(f'{line} (allow it with deploy.allow: ["{line.allow}"])' if line.allow else line.what)
+    if not reasons:
+        return None
+    what = reasons[0] if len(reasons) == 1 else f"{len(reasons)} things stand against it:\n" + "\n".join(f"  - {reason}" for reason in reasons)
+    return Refused(what, where=str(plan.service), remedy="nothing was built, and production is untouched; mend this and release again", evidence=plan.findings)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from relais.config import Canary, duration
 from relais.errors import Locked, Lost, Refused
 from relais.model import LATEST, Judgement, Plan, ServiceName, Serving, Split, Target, Value, Wheel, Window
 
@@ -44,6 +45,11 @@ class Rollout(Value):
     epoch: int
     lease_until: datetime
     policy: dict[str, Any] = {}  # the release file's canary and validate sections, whole
+
+    @property
+    def stable_tag(self) -> str:
+        """The tag of the largest stable revision: it stays ready to take over, and probes find it."""
+        return f"s{self.tag[1:]}" if self.tag else ""
 
     @property
     def wheel(self) -> Wheel:
@@ -127,7 +133,7 @@ def begin(serving: Serving, plan: Plan, digest: str, now: datetime, policy: Mapp
             where=str(serving.service),
             remedy="somebody moved traffic while this release was being built: look at what they did, then release again",
         )
-    return _write(serving, _new(plan, digest, now, policy, lease, plan.stable.by_name()), plan.stable, tagged=True)
+    return _write(serving, _new(plan, digest, now, policy, lease, plan.stable.by_name()), plan.stable)
 
 
 def first(plan: Plan, digest: str, now: datetime, policy: Mapping[str, Any], lease: timedelta = LEASE) -> Rollout:
@@ -150,17 +156,24 @@ def move(serving: Serving, wheel: Wheel, split: Split, phase: Phase, now: dateti
 
 
 def take_over(serving: Serving, owner: str, now: datetime, *, foreign: bool = False) -> Write:
-    """The write by which `owner` gets the wheel, at the next epoch; the split stays, and is taken as it is when `foreign`."""
+    """The write by which `owner` gets the wheel, at the next epoch, while the split stays as it is.
+
+    A split that somebody else wrote is not taken over, but by a person's word (`foreign`).
+    """
     held = read(serving)
     if held is None:
         raise Refused("no rollout is recorded on the service", where=str(serving.service), remedy="there is nothing to take over")
     if not foreign and serving.asked != held.written:
         fence(serving, held.wheel)
-    taken = held.model_copy(
-        update={
-            "owner": owner, "epoch": held.epoch + 1, "seq": held.seq + 1, "lease_until": now + LEASE, "written": serving.asked,
-            "stable": held.stable,
-        }
+    lease = {"lease_until": now + LEASE, "written": serving.asked}
+    return _as_it_stands(serving, held.model_copy(update={"owner": owner, "epoch": held.epoch + 1, "seq": held.seq + 1, **lease}))
+
+
+def adopt(serving: Serving, owner: str, now: datetime) -> Write:
+    """The write by which a person's rollback takes the lock of a service that carries no rollout."""
+    taken = Rollout(
+        release="by hand", app="", commit="", digest="", candidate="", tag="", stable=serving.split, phase="restoring", since=now,
+        written=serving.asked, owner=owner, epoch=1, lease_until=now + LEASE,
     )  # fmt: skip
     return _as_it_stands(serving, taken)
 
@@ -178,8 +191,9 @@ def enter(serving: Serving, wheel: Wheel, phase: Phase, now: datetime, *, untag:
     mine = fence(serving, wheel)
     lease = now + LEASE if phase in HOLDING and phase != "held" else now
     changed = mine.model_copy(update={"phase": phase, "seq": mine.seq + 1, "since": now, "lease_until": lease})
-    targets = tuple(t for t in serving.desired if t.percent or not untag or t.tag != mine.tag)
-    return _as_it_stands(serving, changed, targets)
+    gone = (mine.tag, mine.stable_tag) if untag else ()
+    kept = (t.model_copy(update={"tag": ""}) if t.tag in gone else t for t in serving.desired)
+    return _as_it_stands(serving, changed, tuple(t for t in kept if t.percent or t.tag))
 
 
 def follow_latest(serving: Serving, wheel: Wheel, now: datetime) -> Write | None:
@@ -188,27 +202,42 @@ def follow_latest(serving: Serving, wheel: Wheel, now: datetime) -> Write | None
     if not mine.candidate == serving.latest_created == serving.latest_ready:
         return None
     changed = mine.model_copy(update={"seq": mine.seq + 1, "written": {LATEST: 100}, "lease_until": now})
-    return _as_it_stands(serving, changed, (Target(revision=LATEST, percent=100),))
+    tagged = tuple(t.model_copy(update={"percent": 0}) for t in serving.desired if t.tag)
+    return _as_it_stands(serving, changed, (Target(revision=LATEST, percent=100), *tagged))
 
 
 def _next(serving: Serving, mine: Rollout, split: Split, phase: Phase, now: datetime, *, step: int) -> Write:
-    ended = phase in ("fresh", "done")
     after = mine.model_copy(
         update={
             "phase": phase, "step": step, "since": now, "seq": mine.seq + 1, "written": split.by_name(),
-            "lease_until": now if ended else now + LEASE,
+            "lease_until": now + LEASE if phase in HOLDING else now,
         }
     )  # fmt: skip
-    return _write(serving, after, split, tagged=not ended)
+    return _write(serving, after, split)
 
 
-def _write(serving: Serving, rollout: Rollout, split: Split, *, tagged: bool) -> Write:
+def _write(serving: Serving, rollout: Rollout, split: Split) -> Write:
+    """Shares, then our tags as the phase wants them, then the tags of others as they are."""
     if not split.by_name():
         raise Refused("an empty split would mean LATEST 100 %", where=str(serving.service), remedy="name the revision that should serve")
-    foreign = tuple(t.model_copy(update={"percent": 0}) for t in serving.desired if t.tag and t.tag != rollout.tag and t.revision != LATEST)
     shares = tuple(Target(revision=name, percent=part) for name, part in split.by_name().items())
-    own = (Target(revision=rollout.candidate, tag=rollout.tag),) if tagged else ()
-    return _as_it_stands(serving, rollout, (*shares, *own, *foreign))
+    return _as_it_stands(serving, rollout, (*shares, *_tags(rollout), *_of_others(serving, rollout)))
+
+
+def _tags(rollout: Rollout) -> tuple[Target, ...]:
+    """The candidate's tag until its rollout has ended; the stable side's until nobody looks after the release any more."""
+    if not rollout.tag:
+        return ()
+    candidate = Target(revision=rollout.candidate, tag=rollout.tag)
+    back = tuple(Target(revision=name, tag=rollout.stable_tag) for name in [rollout.stable.main] if name)
+    return {"done": (), "fresh": back}.get(rollout.phase, (candidate, *back))
+
+
+def _of_others(serving: Serving, rollout: Rollout) -> tuple[Target, ...]:
+    """Tags that are not ours stay; those of this rollout, and of the last one that ended, are left out."""
+    last = read(serving)
+    ours = {rollout.tag, rollout.stable_tag, *({last.tag, last.stable_tag} if last else ())}
+    return tuple(t.model_copy(update={"percent": 0}) for t in serving.desired if t.tag and t.tag not in ours and t.revision != LATEST)
 
 
 def _as_it_stands(serving: Serving, rollout: Rollout, targets: tuple[Target, ...] | None = None) -> Write:
@@ -245,6 +274,37 @@ def judge(window: Window, slo: float, ratio: float = 3.0) -> Judgement:
     if asked < LEAST_REQUESTS:
         return Judgement(word="inconclusive", because=f"{counts}: too few to tell")
     return Judgement(word="not worse", because=counts)
+
+
+Decision = Literal["wait", "advance", "rolled back", "held"]
+
+
+def decide(judgement: Judgement, elapsed: timedelta, rules: Canary) -> Decision:
+    """The next move at a step: what is worse goes back at once; nothing goes up before the bake, and nothing up without evidence."""
+    if judgement.word == "worse":
+        return "rolled back"
+    if judgement.word == "not worse" and elapsed >= rules.bake:
+        return "advance"
+    if judgement.word == "blind" and elapsed >= min(rules.blind, max(rules.deadline, rules.bake)):
+        return "rolled back" if rules.on_blind == "restore" else "held"
+    if elapsed >= rules.deadline and elapsed >= rules.bake and judgement.word == "inconclusive":
+        return {"promote": "advance", "rollback": "rolled back", "hold": "held"}[rules.on_deadline]  # type: ignore[return-value]
+    return "wait"
+
+
+Action = Literal["leave", "restore", "release", "finish"]
+
+
+def attend(found: Rollout, now: datetime) -> Action:
+    """What the watch does about a rollout: an orphan that moved users is restored, one that moved nobody loses its lock."""
+    if found.phase in ("held", "done"):
+        return "leave"
+    if found.phase == "fresh":
+        watched = duration(str(found.policy.get("validate", {}).get("watch", "24h")))
+        return "finish" if now >= found.since + watched else "leave"
+    if found.lease_until > now:
+        return "leave"
+    return "restore" if found.phase in ("rolling", "restoring") else "release"
 
 
 def _clock(at: datetime) -> str:

@@ -2,10 +2,10 @@
 
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -15,15 +15,19 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL
 from pydantic import ValidationError
 
+from relais.clients.files import write_whole
 from relais.config import home
-from relais.errors import BadInput
+from relais.errors import BadInput, RelaisError
 from relais.model import Problem, Record, Timing, medians
 from tasks.effects import say, within
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Stage = Literal["plan", "build", "push", "deploy", "verify", "canary", "promote", "proof", "validate", "revisions", "rollback", "documents"]
+_FINDINGS = {"verify", "proof", "validate"}  # stages whose error carries the findings behind it
 _FIELDS = {"build", "push", "deploy", "verify", "proof", "validate", "revisions", "rollback", "documents", "plan"}
+
+_open: ContextVar["Logbook | None"] = ContextVar("logbook", default=None)
 
 
 class Logbook:
@@ -31,11 +35,17 @@ class Logbook:
 
     def __init__(self, record: Record) -> None:
         self.record = record
+        self.well = True  # whether the state that it ended with is one to be glad of
         self._medians: dict[str, float] = {}
 
     @classmethod
     def open(cls, app: str, ref: str) -> "Logbook":
-        """A new record, named by the run's own start and id, so that a retry of the run finds its traces again."""
+        """The logbook of the release that this run is part of; else a new one, named by the run's own start and id.
+
+        A retry of the run has the same name, and so finds what it made before.
+        """
+        if (known := _open.get()) is not None:
+            return known
         started = flow_run.get_scheduled_start_time() or datetime.now(UTC)
         run = str(flow_run.get_id() or "")
         name = f"{started.astimezone(UTC):%Y%m%d-%H%M%S}-{run.replace('-', '')[:6] or os.urandom(3).hex()}"
@@ -63,6 +73,10 @@ class Logbook:
         try:
             with self._overdue(stage):
                 seen = step(*args, **kwargs)
+        except RelaisError as error:
+            if error.evidence and stage in _FINDINGS:
+                self.saw(**{stage: error.evidence})
+            raise
         finally:
             self._timed(stage, (datetime.now(UTC) - begun).total_seconds())
         self.saw(**({stage: seen} if stage in _FIELDS else {}))
@@ -76,8 +90,18 @@ class Logbook:
             self._medians = self.record.plan.medians
         self.save()
 
-    def ends(self, state: str, summary: str, problem: BaseException | None = None) -> None:
-        """The last word of this run."""
+    @contextmanager
+    def opened(self) -> Iterator["Logbook"]:
+        """While this lasts, subflows write into this logbook."""
+        token = _open.set(self)
+        try:
+            yield self
+        finally:
+            _open.reset(token)
+
+    def ends(self, state: str, summary: str, problem: BaseException | None = None, *, well: bool = True) -> None:
+        """The last word of this run; `well` makes it a green one."""
+        self.well = well and problem is None
         seen: dict[str, Any] = {"state": state, "summary": summary, "ended": datetime.now(UTC)}
         if problem is not None:
             seen["problem"] = Problem.of(problem)
@@ -86,11 +110,7 @@ class Logbook:
     def save(self) -> None:
         """The record as a file, whole or not at all, and as an artifact of the run."""
         text = self.record.model_dump_json(indent=1)
-        path = _path(self.record.id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as part:
-            part.write(text)
-        os.replace(part.name, path)
+        write_whole(_path(self.record.id), text.encode())
         if flow_run.get_id():
             within(5, lambda: create_markdown_artifact(f"```json\n{text}\n```", key=f"record-{self.record.id}", description="The record so far"))
 

@@ -23,7 +23,7 @@ def deploy(plan: Plan, pushed: Pushed) -> Candidate:
     run, file, now = CloudRun(), plan.file, datetime.now(UTC)
     serving = run.read(plan.service)
     env = load_env_file(Path(plan.source.root) / file.deploy.env_file) if file.deploy.env_file else {}
-    base = template_of(run.revision(plan.service, _main(plan))) if serving.exists and not plan.first else None
+    base = template_of(run.revision(plan.service, plan.stable.main)) if serving.exists and not plan.first else None
     template = changed(base, file.deploy, env, pushed.pinned)
     template.revision = plan.revision
     template.annotations = {
@@ -51,12 +51,6 @@ def deploy(plan: Plan, pushed: Pushed) -> Candidate:
         run.deploy(write, template, public=public, ingress=file.deploy.ingress, scaling=scaling)
     say(f"revision {plan.revision} asked for, at {100 if plan.first else 0} %, tag {plan.traffic_tag}")
     return Candidate(revision=plan.revision, digest=pushed.digest, tag=plan.traffic_tag)
-
-
-def _main(plan: Plan) -> str:
-    """The stable revision with the largest share: settings come from what serves."""
-    shares = plan.stable.by_name()
-    return max(shares, key=lambda name: shares[name])
 
 
 @effect("wait until ready")

@@ -4,11 +4,12 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Literal
 
 from relais import rollout
 from relais.clients.run import CloudRun
-from relais.errors import Conflict, Lost, RelaisError, StepFailed, Unavailable
-from relais.model import Move, Plan, ServiceName, Serving, Split, Wheel
+from relais.errors import Conflict, Lost, Missing, Refused, RelaisError, Unavailable
+from relais.model import Move, Plan, ServiceName, Serving, Share, Split, Wheel
 from tasks.effects import effect, say, shielded
 
 GUARD_READ, GUARD_WRITE = 4.0, 8.0  # seconds: a cancel leaves 30 until SIGKILL
@@ -100,18 +101,58 @@ def renew(plan: Plan) -> None:
 
 
 @effect("take the wheel", retries=2)
-def take_over(service: ServiceName, owner: str) -> rollout.Rollout | None:
-    """Get the wheel of the rollout that the service's annotation speaks of; None where there is none."""
+def take_over(service: ServiceName, owner: str, *, foreign: bool = False) -> Wheel:
+    """Get the wheel of the service's rollout, at the next epoch; a service without one is adopted when `foreign`."""
 
-    def taken(serving: Serving) -> rollout.Write | None:
-        if rollout.read(serving) is None:
-            return None
-        return rollout.take_over(serving, owner, datetime.now(UTC), foreign=True)
+    def taken(serving: Serving) -> rollout.Write:
+        if foreign and rollout.read(serving) is None:
+            return rollout.adopt(serving, owner, datetime.now(UTC))
+        return rollout.take_over(serving, owner, datetime.now(UTC), foreign=foreign)
 
     write = _drive(service, taken)
-    if write is not None:
-        say(f"took over the rollout of release {write.rollout.release} (epoch {write.rollout.epoch})")
-    return write.rollout if write else None
+    assert write is not None
+    say(f"took over the rollout of release {write.rollout.release} (epoch {write.rollout.epoch})")
+    return write.rollout.wheel
+
+
+@effect("find the target", retries=2)
+def target(service: ServiceName, to: str) -> Split:
+    """The split to go back to: the recorded one, or one revision by name; only definite evidence rejects it."""
+    run = CloudRun()
+    serving = run.read(service)
+    if not serving.exists:
+        raise Missing(f"{service} does not exist", remedy="look at project, region and name")
+    if to == "recorded":
+        found = rollout.read(serving)
+        if found is None or not found.stable.by_name():
+            raise Refused("no split is recorded on the service", where=str(service), remedy="name the revision to go back to in `to`")
+        split = found.stable
+    else:
+        split = Split(shares=(Share(revision=to, percent=100),))
+    known = {revision.name: revision for revision in run.revisions(service)}
+    for name in split.by_name():
+        if name not in known:
+            newest = ", ".join(list(known)[:5])
+            raise Refused(f"revision {name} is gone", where=str(service), remedy=f"name another in `to`: {newest}")
+        if known[name].message and not known[name].ready:
+            raise Refused(f"revision {name} is not ready: {known[name].message}", where=str(service), remedy="name another in `to`")
+    return split
+
+
+@effect("find what is held", retries=2)
+def held(service: ServiceName) -> rollout.Rollout:
+    """The rollout that waits for a person's word."""
+    found = rollout.read(CloudRun().read(service))
+    if found is None or found.phase != "held":
+        state = f"the last rollout is {found.phase}" if found else "no rollout is recorded"
+        raise Refused(f"nothing is held: {state}", where=str(service), remedy="release with until: verified, then promote")
+    return found
+
+
+@effect("list rollouts in {region}", retries=2)
+def rollouts(project: str, region: str) -> tuple[Serving, ...]:
+    """The services of a region that carry a rollout."""
+    return tuple(CloudRun().services(project, region))
 
 
 @effect("restore")
@@ -133,19 +174,10 @@ def release_lock(service: ServiceName, wheel: Wheel) -> None:
     _drive(service, lambda serving: rollout.enter(serving, wheel, "done", datetime.now(UTC), untag=True))
 
 
-@effect("wait until settled", retries=2)
-def settled(service: ServiceName, timeout: float = 60.0) -> Serving:
-    """The service once no change is under way; it says what it waits for."""
-    run, deadline = CloudRun(), time.monotonic() + timeout
-    while not (serving := run.read(service)).settled:
-        if time.monotonic() > deadline:
-            raise StepFailed(
-                f"the service is still changing after {timeout:.0f} s ({serving.message or 'no message'})",
-                where=str(service),
-                remedy="look at its conditions in the console; the split that was asked for may not serve yet",
-            )
-        time.sleep(0.25)
-    return serving
+def own_urls(plan: Plan) -> dict[Literal["candidate", "stable"], str]:
+    """The tagged URLs of both sides, as the service names them."""
+    serving = CloudRun().read(plan.service)
+    return {"candidate": serving.tags.get(plan.traffic_tag, ""), "stable": serving.tags.get(f"s{plan.traffic_tag[1:]}", "")}
 
 
 class Guard:

@@ -13,7 +13,7 @@ from relais.clients.registry import ArtifactRegistry
 from relais.clients.run import CloudRun
 from relais.config import Counter, Smoke
 from relais.errors import RelaisError, StepFailed
-from relais.model import Finding, Plan, Pushed, Revision, Split, blocking
+from relais.model import Finding, Plan, Pushed, Revision, ServiceName, Split, blocking
 from tasks.effects import effect, say
 
 PATIENCE = 10.0  # seconds: the production URL may have cold instances
@@ -34,6 +34,28 @@ def what_serves(plan: Plan, pushed: Pushed) -> tuple[Finding, ...]:
             "what serves is not what was built: " + "; ".join(f.detail for f in red), where=str(plan.service),
             remedy="somebody changed the service meanwhile: look at its revisions", evidence=findings,
         )  # fmt: skip
+    return findings
+
+
+@effect("prove the split", retries=2)
+def serves(service: ServiceName, split: Split, timeout: float = 60.0) -> tuple[Finding, ...]:
+    """Wait until the service has settled on `split`, and ask its URL once; what it answers is shown, and rejects nothing."""
+    run, deadline = CloudRun(), time.monotonic() + timeout
+    while not ((serving := run.read(service)).settled and serving.split.same(split)):
+        if time.monotonic() > deadline:
+            raise StepFailed(
+                f"after {timeout:.0f} s the service serves {serving.split}, and {split} was asked for ({serving.message or 'no message'})",
+                where=str(service), remedy="look at the service's conditions; the move was accepted",
+            )  # fmt: skip
+        time.sleep(0.25)
+    answer = Http().ask("GET", serving.uri, timeout=10.0)
+    said = answer.error or f"answers {answer.status}"
+    findings = (
+        Finding(name="split", kind="proof", outcome="passed", detail=str(split)),
+        Finding(name=f"GET {serving.uri}", kind="proof", outcome="passed" if answer.error is None else "not proven", detail=said, required=False),
+    )
+    for finding in findings:
+        say(str(finding))
     return findings
 
 

@@ -1,0 +1,51 @@
+"""The canary: shift, wait, look, until the candidate may have everything or must give it back."""
+
+import time
+from datetime import UTC, datetime
+
+from prefect import flow
+
+from relais import rollout
+from relais.model import Move, Plan, Verdict, Window
+from tasks import evidence, traffic
+from tasks.effects import say
+
+
+@flow(name="canary", flow_run_name="canary {plan.revision}")
+def canary(plan: Plan) -> Verdict:
+    """Give the candidate more and more traffic, as long as what is seen allows it.
+
+    Args:
+        plan: The release's plan; its release file holds the steps and the rules.
+    """
+    moves: list[Move] = []
+    windows: list[Window] = []
+    for step, percent in enumerate(plan.file.canary.steps if plan.file.canary else ()):
+        moves.append(traffic.shift(plan, percent, step))
+        with evidence.probing(plan, traffic.own_urls(plan)) as probed:
+            window, decision, because = bake(plan, percent, moves[-1].at, probed)
+        windows.append(window)
+        if decision != "advance":
+            return Verdict(word=decision, because=because, windows=tuple(windows), moves=tuple(moves))
+    return Verdict(word="promoted", because=f"not worse at {_steps(windows)}", windows=tuple(windows), moves=tuple(moves))
+
+
+def bake(plan: Plan, percent: int, since: datetime, probed: evidence.Probing) -> tuple[Window, rollout.Decision, str]:
+    """Wait at one step, look again and again, and decide by the file's rules."""
+    rules = plan.file.canary
+    assert rules is not None
+    pause = min(15.0, max(1.5, rules.bake.total_seconds() / 6))
+    while True:
+        time.sleep(pause)
+        window = evidence.window(plan, percent, since, dict(probed.counts))
+        elapsed = datetime.now(UTC) - since
+        judgement = rollout.judge(window, rules.judge.slo)
+        decision = rollout.decide(judgement, elapsed, rules)
+        say(f"{percent} % for {elapsed.total_seconds():.0f} s: {judgement.word} ({judgement.because})")
+        if decision != "wait":
+            return window, decision, f"at {percent} %: {judgement.word}, {judgement.because}"
+        traffic.renew(plan)
+
+
+def _steps(windows: list[Window]) -> str:
+    return ", ".join(f"{w.percent} % ({w.candidate_errors} errors in {w.candidate_requests} requests)" for w in windows)

@@ -1,0 +1,60 @@
+"""The read-only part of a release: would it work, and what would it change?"""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.story import named
+from relais import plan as planning
+from relais.config import Changes, who
+from relais.errors import RelaisError
+from relais.model import Plan
+from tasks import checks, documents, reading, source
+from tasks.effects import say
+from tasks.logbook import Logbook, usual_times
+
+
+@flow(name="preflight", flow_run_name=named, task_runner=ThreadPoolTaskRunner(max_workers=4))  # type: ignore[arg-type]
+def preflight(app: str, ref: str = "HEAD", changes: Changes = Changes()) -> State[Any]:  # noqa: B008
+    """Read everything, run the checks and draw the plan of a release, without changing anything.
+
+    Args:
+        app: The service's repository: a directory that holds a release.yaml, or a Git URL, which is cloned.
+        ref: The commit, branch or tag to release.
+        changes: What changes from one release to the next, over what the release file says.
+    """
+    log = Logbook.open(app, ref)
+    try:
+        plan = look(log, app, ref, changes)
+    except RelaisError as no:
+        return Failed(name="Refused", message=str(no), data=no)
+    summary = f"{plan.service.name}: {len([line for line in plan.lines if line.kind not in ('kept', 'note')])} changes, nothing stands against them"
+    say(summary)
+    return Completed(name="Planned", message=summary, data=plan)
+
+
+def look(log: Logbook, app: str, ref: str, changes: Changes) -> Plan:
+    """The plan, or everything that stands against it."""
+    opened = source.open_app(app, ref, changes, log.record.id)
+    found = source.sync(opened)
+    if opened.url:
+        checks.set_up(opened)
+    texts_, gates_ = reading.read_documents.submit(opened), reading.gates.submit(opened)
+    serving_ = reading.read_serving.submit(opened)
+    clean = not any(f.name == "clean tree" and f.outcome != "passed" for f in found.findings)
+    checked = checks.run_all(opened, found.commit, clean)
+    (texts, read), gates, stable = texts_.result(), gates_.result(), serving_.result()
+
+    found = source.since(found, stable.main.commit if stable.main else "")
+    plan = planning.draw(
+        opened, found, stable, texts, (*found.findings, *read, *gates, *checked), log.record, opened.file.release.by or who(),
+        usual_times(opened.file.service),
+    )  # fmt: skip
+    documents.show_plan(plan)
+    if no := planning.refusal(plan, stable.serving):
+        log.saw(plan=plan)
+        raise no
+    return plan

@@ -1,0 +1,115 @@
+"""The whole runbook: read, add, serve, tell."""
+
+from typing import Any, Literal
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.canary import canary
+from flows.preflight import preflight
+from flows.rollback import rollback
+from flows.story import named, story, tell
+from relais import plan as planning
+from relais.config import Changes
+from relais.errors import StepFailed
+from relais.model import Candidate, Plan, Pushed, Verdict
+from tasks import image, revision, traffic, validation
+from tasks.logbook import Logbook
+
+
+@flow(name="release", flow_run_name=named, task_runner=ThreadPoolTaskRunner(max_workers=4))  # type: ignore[arg-type]
+def release(
+    app: str,
+    ref: str = "HEAD",
+    until: Literal["promoted", "verified"] = "promoted",
+    plan_only: bool = False,
+    changes: Changes = Changes(),  # noqa: B008
+) -> State[Any]:
+    """Take one commit of one service to production, or leave production as it was.
+
+    Args:
+        app: The service's repository: a directory that holds a release.yaml, or a Git URL, which is cloned.
+        ref: The commit, branch or tag to release.
+        until: verified stops with the candidate at 0 %, and the promote deployment takes it up later.
+        plan_only: Stop when the plan is drawn: nothing is built, nothing changes.
+        changes: What changes from one release to the next, over what the release file says.
+    """
+    with story(Logbook.open(app, ref)) as log:
+        # Read. Nothing outside has changed yet, so a refusal here costs nothing.
+        plan: Plan = log.did("plan", preflight, app, ref, changes)
+        if plan_only:
+            log.ends("Planned", f"the plan for {plan.title} is drawn, and nothing stands against it")
+            return tell(log)
+
+        # Add. An image and a revision without traffic: abandoning them harms nobody.
+        pushed = log.did("push", image.push, plan, log.did("build", image.build, plan))
+
+        # Serve. From the deploy on, any exit but promotion, or a declared hold, leaves the stable revisions with their traffic.
+        with traffic.guarded(plan) as guard:
+            candidate = log.did("deploy", deployed, plan, pushed)
+            log.did("verify", revision.verify, plan, candidate)
+            if until == "verified":
+                guard.stands(traffic.hold(plan, f"{candidate.revision} is verified at 0 %: {candidate.uri}"))
+                log.ends("Held", f"{guard.because}; the promote deployment takes it further, rollback gives it up")
+            else:
+                serve(log, plan, pushed, candidate, guard)
+
+    # Tell. The same documents, whether it went forward or back.
+    return tell(log)
+
+
+def deployed(plan: Plan, pushed: Pushed) -> Candidate:
+    """The candidate, Ready, at 0 %."""
+    return revision.ready(plan, revision.deploy(plan, pushed))
+
+
+def serve(log: Logbook, plan: Plan, pushed: Pushed, candidate: Candidate, guard: traffic.Guard, *, canaried: bool = False) -> None:
+    """Traffic by steps, all of it, and the proof; what is worse goes back."""
+    if plan.first:
+        plan = plan.model_copy(update={"uri": candidate.uri})
+        log.saw(plan=plan)
+    elif plan.file.canary and not canaried:
+        verdict = log.did("canary", canary, plan)
+        log.saw(verdict=verdict, moves=verdict.moves, windows=verdict.windows)
+        if verdict.word != "promoted":
+            return ended(log, plan, verdict, guard)
+    if not plan.first:
+        log.saw(moves=(*log.record.moves, log.did("promote", traffic.promote, plan)))
+    try:
+        log.did("proof", validation.what_serves, plan, pushed)
+        log.did("validate", validation.validate, plan)
+    except StepFailed as red:
+        word: Literal["held", "rolled back"] = "held" if plan.file.validation.on_failure == "hold" else "rolled back"
+        if plan.first:  # it serves nobody but whoever found it: there is nothing to go back to
+            raise
+        return ended(log, plan, Verdict(word=word, because=f"at 100 %: {red.what}", **_seen(log)), guard)
+    ended(log, plan, Verdict(word="promoted", because=_why(log), **_seen(log)), guard)
+
+
+def ended(log: Logbook, plan: Plan, verdict: Verdict, guard: traffic.Guard) -> None:
+    """What a verdict does: settle, put back, or hold."""
+    log.saw(verdict=verdict)
+    if verdict.word == "promoted":
+        finish = plan.file.canary.finish if plan.file.canary else "as-before"
+        guard.stands("promoted")
+        settled = traffic.finish_first(plan) if plan.first else traffic.finish(plan, planning.follows_latest(plan.stable, finish))
+        log.saw(revisions=validation.revisions(plan), metrics=validation.metrics_after(plan))
+        log.ends("Promoted", f"{plan.revision} serves 100 %: {verdict.because}; {settled}")
+    elif verdict.word == "held":
+        guard.stands(traffic.hold(plan, verdict.because))
+        log.saw(revisions=validation.revisions(plan))
+        log.ends("Held", f"{verdict.because}; the promote or the rollback deployment ends it", well=False)
+    else:
+        log.did("rollback", rollback, plan.service, because=verdict.because, wheel=plan.wheel)
+        guard.stands("rolled back")
+        log.saw(revisions=validation.revisions(plan))
+        log.ends("RolledBack", f"{plan.stable} serves again; {verdict.because}", well=False)
+
+
+def _seen(log: Logbook) -> dict[str, Any]:
+    return {"windows": log.record.windows, "moves": log.record.moves}
+
+
+def _why(log: Logbook) -> str:
+    return log.record.verdict.because if log.record.verdict else "the contract holds at 0 % and at 100 %"

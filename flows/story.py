@@ -1,0 +1,71 @@
+"""How every run begins and ends: a logbook is opened, whatever happens becomes a state with a name, and the same things are told."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+from relais.clients.git import Repository
+from relais.config import load
+from relais.errors import Refused, RelaisError
+from relais.model import Record
+from tasks import documents
+from tasks.effects import hang_up_like_terminate, say
+from tasks.logbook import Logbook
+
+
+def named() -> str:
+    """emergence-app@588c5dc, where the release file and the commit can be read at once; else what was asked."""
+    app, ref = str(flow_run.parameters.get("app", "")), str(flow_run.parameters.get("ref", "HEAD"))
+    try:
+        root = Path(app) if Path(app).is_dir() else Path(app).parent
+        return f"{load(root / 'release.yaml').service}@{Repository.open(root).resolve(ref).short}"
+    except (RelaisError, OSError):
+        return f"{Path(app).stem or app}@{ref}"
+
+
+@contextmanager
+def story(log: Logbook) -> Iterator[Logbook]:
+    """Expected errors and signals end the story with a word and a sentence; anything else is a bug, and stays one."""
+    hang_up_like_terminate()
+    with log.opened():
+        try:
+            yield log
+        except Refused as no:
+            log.ends("Refused", str(no), no)
+        except RelaisError as problem:
+            log.ends(_word(log.record), str(problem), problem)
+        except Exception as bug:
+            log.ends("Failed", f"{type(bug).__name__}: {bug}", bug)
+            raise
+        except BaseException as signal:  # TerminationSignal, KeyboardInterrupt: the guard has put traffic back already
+            log.ends("Interrupted", f"the run was ended from outside ({type(signal).__name__}); who serves is as recorded", signal)
+
+
+def _word(record: Record) -> str:
+    """A release that had moved traffic is rolled back by its guard; one that had not just failed."""
+    return "RolledBack" if record.moves else "Failed"
+
+
+def tell(log: Logbook) -> State[Any]:
+    """The end of a run: documents and artifacts from the record, the last sentence in the log, and the state."""
+    record = log.record
+    if record.deploy is not None:
+        log.did("documents", documents.write, record)
+    documents.show_end(log.record)
+    return state_of(log)
+
+
+def state_of(log: Logbook) -> State[Any]:
+    """The run's final state: green or red by its type, its word as the name, its sentence as the message."""
+    record = log.record
+    say(f"{record.state}: {record.summary}")
+    if log.well:
+        return Completed(name=record.state, message=record.summary)
+    problem = record.problem
+    error = RelaisError(problem.what, where=problem.where, remedy=problem.remedy) if problem else RelaisError(record.summary)
+    return Failed(name=record.state, message=record.summary, data=error)

@@ -1,0 +1,74 @@
+"""The scheduled watch: finish what a dead release left behind."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
+from pydantic import BaseModel, Field
+
+from relais import rollout
+from relais.errors import BadInput, RelaisError
+from relais.model import Serving
+from tasks import documents, traffic, validation
+from tasks.effects import say
+from tasks.logbook import Logbook
+
+
+class Place(BaseModel):
+    """A project and a region whose services are looked after."""
+
+    project: str = Field(title="Project", examples=["emergence-469005"])
+    region: str = Field(title="Region", examples=["europe-west1"])
+
+
+@flow(name="watch", flow_run_name="watch {places}")
+def watch(places: list[Place]) -> State[Any]:
+    """Look at every service that carries a rollout: put back the split of one whose driver died, end the fresh ones in time.
+
+    Args:
+        places: The projects and regions to look after.
+    """
+    done, trouble = [], []
+    for place in places:
+        for serving in traffic.rollouts(place.project, place.region):
+            try:
+                if word := attend(serving):
+                    done.append(f"{serving.service.name}: {word}")
+            except RelaisError as problem:
+                trouble.append(f"{serving.service.name}: {problem}")
+                say(trouble[-1], level=40)
+    if trouble:
+        raise RelaisError("; ".join(trouble), remedy="the next watch tries again")
+    return Completed(message="; ".join(done) or "nothing to do")
+
+
+def attend(serving: Serving) -> str:
+    """One service's turn: the decision is `rollout.attend`'s, what it says is done here."""
+    found = rollout.read(serving)
+    action = rollout.attend(found, datetime.now(UTC)) if found else "leave"
+    if found is None or action == "leave":
+        return ""
+    owner = f"watch {flow_run.get_id()}"
+    wheel = traffic.take_over(serving.service, owner)
+    if action == "restore":
+        traffic.restore(serving.service, wheel, found.stable, f"the driver of {found.release} is gone")
+        validation.serves(serving.service, found.stable)
+    traffic.release_lock(serving.service, wheel)
+    if action != "finish":
+        written(found, action)
+    return {"restore": f"{found.stable} serves again", "release": "the lock is free again", "finish": "the fresh release has been looked after"}[action]
+
+
+def written(found: rollout.Rollout, action: str) -> None:
+    """The documents of a release that somebody else began; without its record, the log alone tells."""
+    try:
+        log = Logbook.find(found.release)
+    except BadInput as missing:
+        say(f"no documents: {missing.what}")
+        return
+    summary = f"its driver died in the phase {found.phase}; " + (f"{found.stable} serves again" if action == "restore" else "no user was moved")
+    log.ends("RolledBack" if action == "restore" else "Interrupted", summary, well=False)
+    log.did("documents", documents.write, log.record)

@@ -1,0 +1,115 @@
+"""The image: built once for the same content, known by its digest, pushed and found again in Artifact Registry."""
+
+import time
+from pathlib import Path
+
+from relais import documents
+from relais.clients.docker import Engine, Found, ensure_platform
+from relais.clients.registry import ArtifactRegistry
+from relais.config import Size, found_in
+from relais.config.image import Build
+from relais.errors import BadInput, Refused, StepFailed
+from relais.model import Built, Finding, Layer, Plan, Pushed
+from tasks.effects import effect, say
+
+KEY, COMMIT, RELEASE = "relais.dev/key", "org.opencontainers.image.revision", "relais.dev/release"
+TAG_FILE = "build_tag.txt"
+
+
+@effect("build {plan.tag}")
+def build(plan: Plan) -> Built:
+    """Build the image, or take the one on the Engine that was built from this very content; verify platform and size."""
+    wanted, root, engine, begun = plan.file.build, Path(plan.source.root), Engine.connect(), time.monotonic()
+    if wanted is None:
+        raise BadInput("build: false needs an image by digest", where="release.yaml: build", remedy="this version builds every image")
+    ref = f"{plan.image}:{plan.tag}"
+    _write_tag(root, plan.tag)
+    dockerfile, context = root / wanted.dockerfile, root / wanted.context
+    bases = [engine.image_id(name) or name for name in engine.base_images(dockerfile.read_text(encoding="utf-8"), wanted.args)]
+    key = engine.content_key(context, dockerfile, wanted.args, bases, exclude=_written_by_releases(plan))
+    log, builder, reused = "", "", False
+    if known := engine.find({KEY: key}):
+        found, reused = known[0], True
+        engine.tag(found.id, ref)
+        say(f"the same content was built before (from {found.labels.get(COMMIT, 'an unknown commit')[:7]}): used again, nothing is built")
+    else:
+        labels = {KEY: key, COMMIT: plan.source.commit.sha, RELEASE: plan.id, "org.opencontainers.image.version": plan.tag}
+        made = engine.build(
+            context, dockerfile, ref, platform=wanted.platform, args=wanted.args, labels=labels,
+            timeout=wanted.timeout.total_seconds(), on_line=lambda line: say(f"  build | {line}"),
+        )  # fmt: skip
+        log, builder, found = made.log_tail, made.builder, engine.inspect(ref)
+    ensure_platform(found, wanted.platform)
+    findings = (*_sized(wanted, found), *(() if reused else _expected(wanted, log)))
+    for finding in findings:
+        say(str(finding))
+    if red := [f for f in findings if f.outcome == "failed"]:
+        raise Refused("; ".join(f"{f.name}: {f.detail}" for f in red), where=ref, remedy="nothing was pushed", evidence=findings)
+    return Built(
+        id=found.id, ref=ref, key=key, size=found.size, platform=f"{found.os}/{found.architecture}",
+        layers=tuple(Layer(size=layer.size, created_by=layer.created_by) for layer in found.layers[:5]), reused=reused,
+        commit=found.labels.get(COMMIT, ""), builder=builder, log=log[-4000:], seconds=round(time.monotonic() - begun, 1), findings=findings,
+    )  # fmt: skip
+
+
+def _write_tag(root: Path, tag: str) -> None:
+    """The tag is made once, and left where the team's other tools look for it."""
+    path = root / TAG_FILE
+    path.write_bytes(documents.build_tag(path.read_bytes() if path.exists() else b"", tag))
+
+
+def _written_by_releases(plan: Plan) -> list[str]:
+    """What a release writes into the tree itself: it makes no new image."""
+    wanted = plan.file.documents
+    written = [TAG_FILE, wanted.index, wanted.journal, wanted.sync.path if wanted.sync else None]
+    if wanted.report:
+        written.append(str(Path(wanted.report).parent / "*"))
+    return [path for path in written if path]
+
+
+def _sized(wanted: Build, found: Found) -> list[Finding]:
+    """The size against its limits, with the layers that make it."""
+    largest = "; ".join(f"{layer.size / 1e6:.0f} MB {layer.created_by[:60]}" for layer in found.layers[:3])
+    detail = f"{found.size / 1e6:.0f} MB; largest layers: {largest}"
+
+    def over(limit: Size | None) -> bool:
+        return limit is not None and found.size > limit.bytes
+
+    if over(wanted.size.fail):
+        return [Finding(name="image size", kind="image", outcome="failed", detail=f"over {wanted.size.fail}: {detail}")]
+    note = f"over {wanted.size.warn}: {detail}" if over(wanted.size.warn) else detail
+    return [Finding(name="image size", kind="image", outcome="passed", detail=note)]
+
+
+def _expected(wanted: Build, log: str) -> list[Finding]:
+    return [
+        Finding(
+            name=f"build log: {text}", kind="image", outcome="passed" if found_in(text, log) else "failed",
+            detail="in the log" if found_in(text, log) else "is not in the build's log",
+        )
+        for text in wanted.expect
+    ]  # fmt: skip
+
+
+@effect("push {plan.tag}", retries=2, delays=(2.0, 10.0))
+def push(plan: Plan, built: Built) -> Pushed:
+    """Push, and look the image up in Artifact Registry by tag and by digest: what is deployed is what is found there."""
+    engine, begun, file = Engine.connect(), time.monotonic(), plan.file
+    registry = ArtifactRegistry(file.project, file.region)
+    sent = engine.push(
+        built.ref, auth=registry.auth(built.ref), timeout=file.push.timeout.total_seconds(), on_line=lambda line: say(f"  push | {line}", level=10)
+    )
+    manifest = engine.manifest(built.ref, auth=registry.auth(built.ref))
+    by_tag = registry.image_by_tag(file.repository, file.service, plan.tag)
+    by_digest = registry.image_by_digest(file.repository, file.service, sent.digest)
+    if by_tag is None or by_digest is None or by_tag.digest != sent.digest:
+        raise StepFailed(
+            f"pushed {sent.digest[:19]}, and Artifact Registry shows {by_tag.digest[:19] if by_tag else 'nothing'} under {plan.tag}", where=built.ref,
+            remedy="somebody pushed the same tag meanwhile, or the registry is behind: release again",
+        )  # fmt: skip
+    say(f"{plan.image} {plan.tag} is {sent.digest[:19]} in Artifact Registry ({by_tag.size / 1e6:.0f} MB)")
+    verified = Finding(name="image in Artifact Registry", kind="image", outcome="passed", detail=f"tag and digest agree: {sent.digest}")
+    return Pushed(
+        ref=built.ref, digest=sent.digest, pinned=f"{plan.image}@{sent.digest}", size=by_tag.size, platforms=manifest.platform_digests,
+        seconds=round(time.monotonic() - begun, 1), findings=(verified,),
+    )  # fmt: skip
