@@ -1,0 +1,12 @@
+"""The documents of a release, rendered from its record: pure edits, bytes in, bytes out; every byte outside the edit stays."""
+
+from relais.documents.facts import language_of as language_of
+from relais.documents.index import index as index
+from relais.documents.journal import journal as journal
+from relais.documents.names import BUILD_TAG as BUILD_TAG
+from relais.documents.names import build_tag as build_tag
+from relais.documents.names import paths as paths
+from relais.documents.report import release_of as release_of
+from relais.documents.report import report as report
+from relais.documents.sync import sync as sync
+from relais.documents.words import Language as Language
