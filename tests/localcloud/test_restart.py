@@ -1,0 +1,109 @@
+"""What a restart of the local cloud keeps, and what its command line says."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from clouds import PARENT, ROOT, SOON, Cloud, eventually, pinned
+from google.longrunning import operations_pb2, operations_pb2_grpc
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_services_urls_and_running_containers_outlive_the_process(own_cloud: Callable[..., Cloud], how: int) -> None:
+    cloud = own_cloud()
+    cloud.create("stays", revision="stays-a", env={"SAY": "a"})
+    service = cloud.get("stays")
+    service.template = cloud.template({"SAY": "b"}, "stays-b")
+    service.traffic = [pinned("stays-a", 100), pinned("stays-b", 0, "next")]
+    before = cloud.update(service, "template", "traffic")
+    (tagged,) = [each.uri for each in before.traffic_statuses if each.tag]
+    ran = {each.id for each in cloud.containers(running=True)}
+    code = cloud.stop(how)
+    assert how == signal.SIGKILL or code == 0
+    assert {each.id for each in cloud.containers(running=True)} == ran
+    cloud.start()
+    assert cloud.get("stays") == before
+    assert (httpx.get(before.uri).text, httpx.get(tagged).text) == ("a", "b")
+    assert {each.id for each in cloud.containers(running=True)} == ran
+
+
+def test_no_line_is_lost_or_doubled_by_a_restart(own_cloud: Callable[..., Cloud]) -> None:
+    cloud = own_cloud()
+    made = cloud.create("lines")
+    httpx.get(made.uri + "/lines?n=50")
+    eventually(lambda: len(cloud.entries("stdout", "lines")) == 51)
+    (container,) = cloud.containers(running=True)
+    cloud.stop()
+    port = container.attrs["NetworkSettings"]["Ports"]["8080/tcp"][0]["HostPort"]
+    httpx.get(f"http://127.0.0.1:{port}/print?text=meanwhile")
+    cloud.start()
+    eventually(lambda: len(cloud.entries("stdout", "lines")) == 52)
+    time.sleep(0.5)
+    texts = [each.text_payload for each in cloud.entries("stdout", "lines")]
+    assert (len(texts), texts.count("meanwhile")) == (52, 1)
+
+
+def test_a_container_that_died_meanwhile_is_told_and_replaced(own_cloud: Callable[..., Cloud]) -> None:
+    cloud = own_cloud()
+    made = cloud.create("lost")
+    cloud.stop()
+    (container,) = cloud.containers(running=True)
+    container.kill()
+    cloud.start()
+    assert httpx.get(made.uri, timeout=20).status_code == 200
+    texts = eventually(lambda: [each.text_payload for each in cloud.entries("varlog/system", "lost", 'textPayload:"signal"')])
+    assert texts == ["Container terminated on signal 9."]
+    eventually(lambda: len(cloud.containers()) == 1)
+
+
+def test_a_deployment_that_was_under_way_is_finished(own_cloud: Callable[..., Cloud]) -> None:
+    cloud = own_cloud()
+    begun = cloud.services.create_service(
+        parent=PARENT, service=cloud.service("resumed", env={"SLOW": "1.5"}), service_id="resumed"
+    )
+    eventually(lambda: cloud.containers(running=True))
+    cloud.stop(signal.SIGKILL)
+    cloud.start()
+    request = operations_pb2.WaitOperationRequest(name=begun.operation.name)
+    request.timeout.FromSeconds(20)
+    operation = operations_pb2_grpc.OperationsStub(cloud.channel).WaitOperation(request)
+    assert operation.done
+    assert not operation.HasField("error"), operation.error
+    assert httpx.get(cloud.get("resumed").uri).status_code == 200
+    eventually(lambda: len(cloud.containers()) == 1)
+
+
+def test_down_removes_the_clones_containers_only(own_cloud: Callable[..., Cloud]) -> None:
+    one, other = own_cloud(), own_cloud()
+    for cloud in (one, other):
+        cloud.services.create_service(parent=PARENT, service=cloud.service("web"), service_id="web").result(polling=SOON)
+    one.stop()
+    one.down()
+    assert (len(one.containers()), len(other.containers(running=True))) == (0, 1)
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "localcloud", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_it_serves_this_machine_only(tmp_path: Path) -> None:
+    done = run("--host", "0.0.0.0", "--state", str(tmp_path), "--registry", "localhost:1", "--clone", "x")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "is not a loopback address" in done.stderr
+
+
+def test_a_port_in_use_and_a_state_in_use_are_one_sentence_each(own_cloud: Callable[..., Cloud], tmp_path: Path) -> None:
+    cloud = own_cloud()
+    common = ("--registry", "localhost:1", "--clone", "x")
+    done = run("--port", str(cloud.port), "--state", str(tmp_path / "other"), *common)
+    assert done.returncode == 1
+    assert f"Port {cloud.port} on 127.0.0.1 is in use" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run("--port", "0", "--state", str(cloud.state), *common)
+    assert "Another localcloud uses the state" in done.stderr
