@@ -27,8 +27,8 @@ class Service:
     ready_within: float = 60
     # How long it may take to end by itself after SIGTERM.
     ends_within: float = 15
-    # Whether its children are asked too: a worker alone would wait for its runs, however long they take.
-    whole: bool = False
+    # Whether its children end first, by themselves: a worker waits for its runs, however long they take, or kills them as they tidy up.
+    children_first: bool = False
 
 
 def born(pid: int) -> str:
@@ -60,7 +60,7 @@ def ensure(service: Service, env: Mapping[str, str], cwd: Path, say: Callable[[s
         return False
     if known:
         say(f"{service.name} is started anew ({'out of date' if known.get('key') != service.key else 'it did not answer'})")
-        stop(service.record, service.ends_within, whole=service.whole)
+        stop(service.record, service.ends_within, children_first=service.children_first)
     start(service, env, cwd)
     _wait(service, say)
     return True
@@ -97,25 +97,42 @@ def _wait(service: Service, say: Callable[[str], None]) -> None:
         if not running(service.record):
             raise Trouble(f"{service.name} ended {waited:.0f} s after its start.", log=service.log)
         if waited >= service.ready_within:
-            stop(service.record, service.ends_within, whole=service.whole)
+            stop(service.record, service.ends_within, children_first=service.children_first)
             raise Trouble(f"{service.name} did not answer within {service.ready_within:.0f} s.", log=service.log)
         say(f"{service.name}: not ready after {waited:.0f} s, waiting until {service.ready_within:.0f} s")
 
 
-def stop(record: Path, ends_within: float, *, whole: bool = False) -> bool:
-    """End a recorded process and what it started: ask it (or all of them), wait, then insist; True when one was running."""
+def stop(record: Path, ends_within: float, *, children_first: bool = False) -> bool:
+    """End a recorded process and what it started: ask, wait, then insist; True when one was running."""
     known = running(record)
     if known:
         leader = int(known["pid"])
+        if children_first:
+            _end_children(leader, ends_within)
         family = _family(leader)
-        for pid in family if whole else [leader]:
-            _send(pid, family[pid], signal.SIGTERM)
+        _send(leader, known["started"], signal.SIGTERM)
         if not _gone(family, ends_within):
             for pid, started in {**family, **_family(leader)}.items():
                 _send(pid, started, signal.SIGKILL)
             _gone(family, 5)
     record.unlink(missing_ok=True)
     return bool(known)
+
+
+def _end_children(leader: int, within: float) -> None:
+    """Ask each child once, also those that are born meanwhile, and wait until none is left."""
+    asked: set[tuple[int, str]] = set()
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        family = _family(leader)
+        family.pop(leader, None)
+        if not family:
+            return
+        for pid, started in family.items():
+            if (pid, started) not in asked:
+                asked.add((pid, started))
+                _send(pid, started, signal.SIGTERM)
+        time.sleep(0.1)
 
 
 def _send(pid: int, started: str, number: signal.Signals) -> None:

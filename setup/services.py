@@ -21,6 +21,8 @@ from setup.trouble import Trouble
 POOL = "relais"
 # Releases of several services at a time, the watch beside them; more would starve two cores.
 POOL_LIMIT = 8
+# Its runs have that long to put the traffic back.
+_PATIENCE = {"worker": 30.0}
 _ORDER = ("worker", "prefect-server", "local-cloud", "registry")
 
 
@@ -44,7 +46,7 @@ def in_use(clone: Clone) -> set[str]:
 
 def down(clone: Clone) -> list[str]:
     """End what this clone started, runs first so that they can still put the traffic back; what was ended."""
-    ended = [name for name in _ORDER if stop(_record(clone, name), 30 if name == "worker" else 15, whole=name == "worker")]
+    ended = [name for name in _ORDER if stop(_record(clone, name), _PATIENCE.get(name, 15), children_first=name == "worker")]
     if not engine.silence():
         count = engine.remove_containers(f"relais.clone={clone.id}")
         if count:
@@ -124,8 +126,8 @@ def worker(clone: Clone) -> Service:
         healthy=lambda: _online(url, name, since=_record(clone, "worker").stat().st_mtime),
         key=_digest(clone, [], *_prefect(read_env(clone))),
         ready_within=60,
-        ends_within=30,
-        whole=True,
+        ends_within=_PATIENCE["worker"],
+        children_first=True,
     )
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,13 +129,42 @@ time.sleep(300)
 """
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["all asked", "the first one asked"])
-def test_what_it_started_ends_with_it_even_in_another_session(service: Callable[..., Service], whole: bool) -> None:
+@pytest.mark.parametrize("children_first", [True, False], ids=["children first", "itself first"])
+def test_what_it_started_ends_with_it_even_in_another_session(service: Callable[..., Service], children_first: bool) -> None:
     one = service(CHILD_WITH_ITS_OWN_SESSION)
     start(one, os.environ, one.log.parent)
     assert until(lambda: "child" in one.log.read_text().splitlines()[-1])
     child = int(one.log.read_text().split()[-1])
     assert born(child)
-    assert stop(one.record, 0.5, whole=whole) is True
+    assert stop(one.record, 0.5, children_first=children_first) is True
     assert not born(child)
     assert not one.record.exists()
+
+
+# As a worker does: told to end, it kills its runs.
+IMPATIENT_PARENT = f"""
+import subprocess, sys, signal, time
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True)
+signal.signal(signal.SIGTERM, lambda *_: (child.kill(), sys.exit()))
+child.wait()
+{SLEEPER}
+"""
+TIDY_CHILD = """
+import signal, sys, time
+def tidy(*_):
+    time.sleep(0.5)
+    print("tidied up", flush=True)
+    sys.exit()
+signal.signal(signal.SIGTERM, tidy)
+print("ready to go", flush=True)
+time.sleep(300)
+"""
+
+
+def test_children_that_end_first_have_the_time_to_tidy_up(service: Callable[..., Service]) -> None:
+    one = service(IMPATIENT_PARENT)
+    one = replace(one, command=[*one.command, TIDY_CHILD])
+    start(one, os.environ, one.log.parent)
+    assert until(lambda: one.log.read_text().endswith("ready to go\n"))
+    assert stop(one.record, 10, children_first=True) is True
+    assert one.log.read_text().endswith("tidied up\n")
