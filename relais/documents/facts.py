@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from relais.documents.words import Clock, Language, duration
-from relais.model import Commit, Finding, Move, Outcome, Plan, Record, Revision, Split, Window
+from relais.model import SIGNS, Commit, Finding, Move, Outcome, Plan, Record, Revision, Share, Split, Window
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,15 @@ class Change:
             title, items = next(iter(entry.items()), ("", ()))
             return cls(str(title), tuple(map(str, [items] if isinstance(items, str) else items or ())))
         return cls(str(entry))
+
+
+@dataclass(frozen=True)
+class Back:
+    """The split that was put back; `at` is None where the record has no such move."""
+
+    split: Split
+    at: datetime | None
+    because: str
 
 
 @dataclass(frozen=True)
@@ -126,23 +135,33 @@ class Facts:
     def windows(self) -> tuple[Window, ...]:
         return self.record.windows or (self.record.verdict.windows if self.record.verdict else ())
 
-    @property
+    @cached_property
     def split(self) -> Split | None:
-        """Who serves, as far as this release knows: after its last move, else as before it."""
+        """Who serves in the end: as it was seen, else as the release left it; None where nobody knows."""
+        seen = tuple(Share(revision=r.name, percent=r.percent) for r in self.revisions if r.percent)
+        if seen:
+            return Split(shares=seen)
+        if self.promoted:
+            return Split(shares=(Share(revision=self.revision, percent=100),))
+        if self.put_back:
+            return self.put_back.split
         if self.moves:
-            return self.moves[-1].split
+            last = self.moves[-1].split
+            return None if self.state == "Interrupted" and last.percent(self.revision) else last
         return self.plan.stable if self.plan and not self.plan.first else None
 
-    @property
-    def put_back(self) -> Move | None:
-        """The move that took the candidate's traffic away again, if there was one."""
+    @cached_property
+    def put_back(self) -> "Back | None":
+        """What took the candidate's traffic away again, if it had any."""
         had = False
         for move in self.moves:
             share = move.split.percent(self.revision)
             if had and not share:
-                return move
+                return Back(move.split, move.at, move.because)
             had = had or share > 0
-        return None
+        if self.state != "RolledBack" or not self.plan:
+            return None
+        return Back(self.plan.stable, None, self.record.verdict.because if self.record.verdict else self.record.summary)
 
     @property
     def share(self) -> int | None:
@@ -217,7 +236,7 @@ class Facts:
         stages: list[tuple[str, bool, Outcome, str]] = [
             ("Cloud Run deployment, revision", r.deploy is not None, "passed", _seconds(r.deploy and r.deploy.seconds)),
             ("Verification at 0 %", r.verify is not None, worst(r.verify), tally(r.verify)),
-            ("Traffic", bool(self.moves), "failed" if self.put_back else "passed", str(self.split or "")),
+            ("Traffic", bool(self.moves) or self.promoted, "failed" if self.put_back else "passed", str(self.split or "")),
             ("Validation", r.validate_ is not None, worst(r.validate_), tally(r.validate_)),
         ]
         if builds:
@@ -244,9 +263,11 @@ def worst(findings: Iterable[Finding] | None) -> Outcome:
 
 
 def tally(findings: Iterable[Finding] | None) -> str:
-    """12/12, or how many of each."""
-    found = tuple(findings or ())
-    return f"{sum(f.outcome == 'passed' for f in found)}/{len(found)}" if found else ""
+    """12/12; where not all passed, how many of each: 10 ✅, 1 ⏭️."""
+    found = [f.outcome for f in findings or ()]
+    if all(outcome == "passed" for outcome in found):
+        return f"{len(found)}/{len(found)}" if found else ""
+    return ", ".join(f"{found.count(outcome)} {sign}" for outcome, sign in SIGNS.items() if outcome in found)
 
 
 def _seconds(seconds: float | None) -> str:

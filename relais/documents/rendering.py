@@ -87,11 +87,11 @@ def session(facts: Facts) -> str:
 
 def traffic(facts: Facts, say: Callable[[str], str]) -> str:
     """Who serves in the end, in the seed's words where all of it is the new revision's."""
-    if not facts.moves:
+    if not facts.moves and not facts.promoted and not facts.put_back:
         return say("unchanged") if facts.record.ended or facts.state in ("Refused", "Planned") else say("not known")
-    if facts.share == 100:
-        return f"100 % {say('to the new revision')}"
-    return _split(facts.moves[-1].split)
+    if facts.split is None:
+        return say("not known")
+    return f"100 % {say('to the new revision')}" if facts.share == 100 else _split(facts.split)
 
 
 def health(facts: Facts, say: Callable[[str], str]) -> str:
@@ -116,7 +116,7 @@ def tidy(text: str) -> str:
             fence = mark[1]
         elif not line.strip() and kept and not kept[-1].strip():
             continue
-        kept.append(line if fence or line.strip() else "")
+        kept.append(line if fence or line.endswith("  ") and line.strip() else line.rstrip())
     return "\n".join(kept) + "\n"
 
 

@@ -109,6 +109,7 @@ FRENCH: Mapping[str, str] = {
     "Rollback": "Rollback",
     "Not needed.": "Non nécessaire.",
     "Not applicable: no traffic was moved.": "Sans objet : aucun trafic n'a été déplacé.",
+    "time not known": "heure inconnue",
     "Put back": "Remis en service",
     "Next steps": "Next steps",
     "Final checklist": "Checklist finale",
@@ -144,9 +145,12 @@ FRENCH: Mapping[str, str] = {
 }
 
 
+ENGLISH: Mapping[str, str] = {"RolledBack": "Rolled back"}
+
+
 def translate(text: str, language: Language) -> str:
     """The English text in the language asked for; a text without a translation is a mistake of ours."""
-    return text if language == "en" else FRENCH[text]
+    return ENGLISH.get(text, text) if language == "en" else FRENCH[text]
 
 
 # -- numbers ------------------------------------------------------------------------------------------------------------

@@ -223,16 +223,25 @@ FIRST = DEPLOYED.plus(
             "lines": (Line(kind="added", what="service emergence-app"), Line(kind="added", what="image", after=PLAN.tag)),
         }
     ),
-    state="Promoted", summary=f"{NEW} serves 100 %", ended=at(24), moves=(Move(at=at(21), split=pinned((NEW, 100)), because="first release"),),
+    state="Promoted", summary=f"{NEW} serves 100 %", ended=at(24),
     proof=PROOF, validate_=VALIDATED[:1], metrics={}, revisions=REVISIONS[:1],
 )
 
-KILLED = DEPLOYED.plus(state="Interrupted", summary="the process was killed; the watch put the split back", moves=(CANARY_MOVES[0], BACK))
+GUARDED = DEPLOYED.plus(
+    state="RolledBack", summary="the logs cannot be read", ended=at(26), moves=CANARY_MOVES[:1],
+    problem=Problem(kind="Unavailable", what="the logs cannot be read", where="emergence-app", remedy="look at the quota of Cloud Logging"),
+)
+HELD = DEPLOYED.plus(
+    state="Held", summary="nothing is worse and nothing is proven", ended=at(33), moves=CANARY_MOVES[:1], windows=WINDOWS,
+    verdict=Verdict(word="held", because="nothing is worse and nothing is proven"),
+)
+
+KILLED = DEPLOYED.plus(state="Interrupted", summary="the run was ended from outside", moves=CANARY_MOVES[:1])
 BLIND = ASKED.plus(state="Refused", summary="release.yaml:3: servce is not a key", problem=Problem(kind="BadInput", what="servce is not a key", where="release.yaml:3"))
 
 RECORDS: dict[str, Record] = {
     "promoted": PROMOTED, "at-once": AT_ONCE, "rolled-back": ROLLED_BACK, "build-failed": BUILD_FAILED, "refused": REFUSED, "first": FIRST,
-    "killed": KILLED, "without-plan": BLIND,
+    "guarded": GUARDED, "held": HELD, "killed": KILLED, "without-plan": BLIND,
 }
 BOXES = (
     seen("image built and pushed", DIGEST[:19]),

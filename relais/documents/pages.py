@@ -1,0 +1,79 @@
+"""The pages that a run shows in the Prefect UI: the plan, the checklist and the verdict, in English and short."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from functools import reduce
+from operator import add
+from urllib.parse import quote
+
+from relais.documents.facts import Facts
+from relais.documents.rendering import render
+from relais.documents.words import duration, inline
+from relais.model import Finding, Plan, Record, blocking
+
+
+def plan_page(plan: Plan) -> str:
+    """What this release would change: what stands against it first."""
+    record = Record(id=plan.id, app=plan.source.root, started=plan.started, plan=plan)
+    found = Facts(record).preflight
+    changing = [line for line in plan.lines if line.kind not in ("kept", "note")]
+    return render(
+        "plan.md.j2", record, "en", plan=plan, against=plan.blockers, blocking=blocking(found), way=_way(plan), finish=_finish(plan),
+        changing=sorted(changing, key=lambda line: not line.blocks), groups=_by_kind(found),
+        kept=[line for line in plan.lines if line.kind == "kept"], noted=[line for line in plan.lines if line.kind == "note"],
+    )  # fmt: skip
+
+
+_KINDS = {"git": "Git", "reading": "Reading", "check": "Checks", "gate": "Gates"}
+
+
+def _by_kind(findings: Iterable[Finding]) -> list[tuple[str, list[Finding]]]:
+    """The findings of each kind, in the order of the runbook."""
+    groups: dict[str, list[Finding]] = {name: [] for name in _KINDS.values()}
+    for finding in findings:
+        groups.setdefault(_KINDS.get(finding.kind, inline(finding.kind.capitalize()) or "Other"), []).append(finding)
+    return [(name, found) for name, found in groups.items() if found]
+
+
+def _way(plan: Plan) -> str:
+    canary = plan.file.canary
+    if plan.first:
+        return "100 % as soon as it is ready; there is nothing to compare with, so no canary"
+    if canary is None:
+        return "100 % at once, after it is verified at 0 %"
+    steps = ", ".join(f"{step} %" for step in canary.steps)
+    return f"0 % until it is verified, then {steps} for {_span(canary.bake)} to {_span(canary.deadline)} each, then 100 %"
+
+
+def _finish(plan: Plan) -> str:
+    canary = plan.file.canary
+    finish = canary.finish if canary else "as-before"
+    if plan.first or finish == "latest" or (finish == "as-before" and plan.stable.mode == "latest"):
+        return "traffic follows LATEST, so that a later plain deploy serves"
+    return f"traffic is pinned to {plan.revision}: a later plain deploy serves nobody"
+
+
+def _span(span: timedelta) -> str:
+    return duration(span.total_seconds()).removesuffix(" 00 s")
+
+
+def checklist_page(record: Record, boxes: Iterable[Finding]) -> str:
+    """The final checklist, each box with its evidence."""
+    return render("checklist.md.j2", record, "en", boxes=tuple(boxes))
+
+
+def verdict_page(record: Record) -> str:
+    """What the rollout ended with, and on what evidence."""
+    windows = Facts(record).windows
+    proof = (*(record.rollback or ()), *(record.proof or ()))
+    return render("verdict.md.j2", record, "en", total=reduce(add, windows) if windows else None, proof=proof)
+
+
+def log_link(plan: Plan) -> str:
+    """The candidate's log in the cloud's console; empty for a service without a public address, which no console knows."""
+    if not plan.uri.startswith("https://"):
+        return ""
+    query = (
+        f'resource.type="cloud_run_revision" resource.labels.service_name="{plan.service.name}" resource.labels.revision_name="{plan.revision}"'
+    )
+    return f"https://console.cloud.google.com/logs/query;query={quote(query, safe='')}?project={quote(plan.service.project, safe='')}"
