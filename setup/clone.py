@@ -41,6 +41,11 @@ class Clone:
         return self.venv / "bin" / "python"
 
     @property
+    def sample(self) -> Path:
+        """The repository of the sample service's team; its remote stands beside it."""
+        return self.home / "sample" / "emergence-app"
+
+    @property
     def env_file(self) -> Path:
         return self.home / "env"
 
@@ -67,7 +72,9 @@ def read_env(clone: Clone) -> dict[str, str]:
 def environment(clone: Clone, ports: Mapping[str, int], base_image: str) -> dict[str, str]:
     """What every command of this clone needs to know."""
     return {
+        "RELAIS_ROOT": str(clone.root),
         "RELAIS_HOME": str(clone.home),
+        "RELAIS_SAMPLE": str(clone.sample),
         "RELAIS_CLONE": clone.id,
         "RELAIS_REGISTRY": f"localhost:{ports['REGISTRY_PORT']}",
         "RELAIS_BASE_IMAGE": base_image,

@@ -1,4 +1,4 @@
-"""The services of one clone: registry, local cloud, Prefect server, work pool, deployments, worker."""
+"""The services of one clone: registry, local cloud, Prefect server, work pool, deployments, worker; the sample that they release."""
 
 import hashlib
 import http.client
@@ -31,6 +31,7 @@ def steps(clone: Clone) -> list[Step]:
     return [
         Step("registry", lambda: _up(clone, registry(clone)), after=("packages",)),
         Step("local cloud", lambda: _up(clone, local_cloud(clone)), after=("venv", "engine", "registry")),
+        Step("sample", lambda: _sample(clone), after=("venv", "base image", "local cloud")),
         Step("prefect server", lambda: _up(clone, prefect_server(clone)), after=("venv",)),
         Step("work pool", lambda: _pool(clone), after=("prefect server",)),
         Step("worker", lambda: _up(clone, worker(clone)), after=("work pool",)),
@@ -148,6 +149,17 @@ def _digest(clone: Clone, patterns: list[str], *more: str) -> str:
 
 def _up(clone: Clone, service: Service) -> bool:
     return ensure(service, exported(clone), clone.root, lambda line: say(f"  {line}"))
+
+
+def _sample(clone: Clone) -> bool:
+    """The sample's repository, and the revision that serves before its first release; what is there already is left as it is."""
+    new = not clone.sample.exists()
+    clone.sample.parent.mkdir(parents=True, exist_ok=True)
+    log, script = clone.log("sample"), str(clone.root / "examples" / "emergence" / "lay_out.py")
+    for command in ("repo", "baseline"):
+        if run_logged([str(clone.python), script, command, str(clone.sample)], log, within=300, env=exported(clone), cwd=clone.root):
+            raise Trouble(f"the sample's {command} could not be made.", log=log)
+    return new
 
 
 def _pool(clone: Clone) -> bool:

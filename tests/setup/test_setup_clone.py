@@ -11,7 +11,9 @@ from setup.clone import PORTS, Clone, free, kept_ports, read_env, settle
 from setup.trouble import Trouble
 
 CONTRACT = (
+    "RELAIS_ROOT",
     "RELAIS_HOME",
+    "RELAIS_SAMPLE",
     "RELAIS_CLONE",
     "RELAIS_REGISTRY",
     "RELAIS_BASE_IMAGE",
