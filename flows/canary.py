@@ -26,7 +26,9 @@ def canary(plan: Plan) -> Verdict:
             window, decision, because = bake(plan, percent, moves[-1].at, probed)
         windows.append(window)
         if decision != "advance":
-            return Verdict(word=decision, because=because, windows=tuple(windows), moves=tuple(moves))
+            return Verdict(
+                word="held" if decision == "held" else "rolled back", because=because, windows=tuple(windows), moves=tuple(moves)
+            )
     return Verdict(word="promoted", because=f"not worse at {_steps(windows)}", windows=tuple(windows), moves=tuple(moves))
 
 

@@ -1,13 +1,11 @@
 """The read-only part of a release: would it work, and what would it change?"""
 
-from typing import Any
+from typing import cast
 
 from prefect import flow
-from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
-from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.story import named
+from flows.story import SIDE_BY_SIDE, named
 from relais import plan as planning
 from relais.config import Changes, who
 from relais.errors import RelaisError
@@ -17,8 +15,8 @@ from tasks.effects import say
 from tasks.logbook import Logbook, usual_times
 
 
-@flow(name="preflight", flow_run_name=named, task_runner=ThreadPoolTaskRunner(max_workers=4))  # type: ignore[arg-type]
-def preflight(app: str, ref: str = "HEAD", changes: Changes = Changes()) -> State[Any]:  # noqa: B008
+@flow(name="preflight", flow_run_name=named, task_runner=SIDE_BY_SIDE)
+def preflight(app: str, ref: str = "HEAD", changes: Changes = Changes()) -> Plan:  # noqa: B008
     """Read everything, run the checks and draw the plan of a release, without changing anything.
 
     Args:
@@ -30,10 +28,11 @@ def preflight(app: str, ref: str = "HEAD", changes: Changes = Changes()) -> Stat
     try:
         plan = look(log, app, ref, changes)
     except RelaisError as no:
-        return Failed(name="Refused", message=str(no), data=no)
-    summary = f"{plan.service.name}: {len([line for line in plan.lines if line.kind not in ('kept', 'note')])} changes, nothing stands against them"
+        return cast(Plan, Failed(name="Refused", message=str(no), data=no))  # Prefect gives callers a returned state's data
+    changed = sum(line.kind not in ("kept", "note") for line in plan.lines)
+    summary = f"{plan.service.name}: {changed} changes, and nothing stands against them"
     say(summary)
-    return Completed(name="Planned", message=summary, data=plan)
+    return cast(Plan, Completed(name="Planned", message=summary, data=plan))
 
 
 def look(log: Logbook, app: str, ref: str, changes: Changes) -> Plan:
@@ -44,8 +43,7 @@ def look(log: Logbook, app: str, ref: str, changes: Changes) -> Plan:
         checks.set_up(opened)
     texts_, gates_ = reading.read_documents.submit(opened), reading.gates.submit(opened)
     serving_ = reading.read_serving.submit(opened)
-    clean = not any(f.name == "clean tree" and f.outcome != "passed" for f in found.findings)
-    checked = checks.run_all(opened, found.commit, clean)
+    checked = checks.run_all(opened, found)
     (texts, read), gates, stable = texts_.result(), gates_.result(), serving_.result()
 
     found = source.since(found, stable.main.commit if stable.main else "")

@@ -5,18 +5,17 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.release import serve
-from flows.story import story, tell
+from flows.story import SIDE_BY_SIDE, story, tell
 from relais.errors import Refused
-from relais.model import ServiceName, Wheel
+from relais.model import ServiceName
 from tasks import traffic
 from tasks.effects import say
 from tasks.logbook import Logbook
 
 
-@flow(name="promote", flow_run_name="promote {service.name}", task_runner=ThreadPoolTaskRunner(max_workers=4))
+@flow(name="promote", flow_run_name="promote {service.name}", task_runner=SIDE_BY_SIDE)
 def promote(service: ServiceName, because: str = "by hand") -> State[Any]:
     """Take the candidate that a release left at 0 %, or held at a step, to 100 %, with the same canary and the same proofs.
 
@@ -29,7 +28,8 @@ def promote(service: ServiceName, because: str = "by hand") -> State[Any]:
     with story(log):
         plan, pushed, candidate = log.record.plan, log.record.push, log.record.deploy
         if plan is None or pushed is None or candidate is None:
-            raise Refused(f"the record of {held.release} does not say what was deployed", where=str(service), remedy="release the commit again")
+            what = f"the record of {held.release} does not say what was deployed"
+            raise Refused(what, where=str(service), remedy="release the commit again")
         wheel = traffic.take_over(service, f"promote {flow_run.get_id()}")
         plan = plan.model_copy(update={"wheel": wheel})
         say(f"taking {candidate.revision} further: {because}")

@@ -4,12 +4,11 @@ from typing import Any, Literal
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.canary import canary
 from flows.preflight import preflight
 from flows.rollback import rollback
-from flows.story import named, story, tell
+from flows.story import SIDE_BY_SIDE, named, story, tell
 from relais import plan as planning
 from relais.config import Changes
 from relais.errors import StepFailed
@@ -18,7 +17,7 @@ from tasks import image, revision, traffic, validation
 from tasks.logbook import Logbook
 
 
-@flow(name="release", flow_run_name=named, task_runner=ThreadPoolTaskRunner(max_workers=4))  # type: ignore[arg-type]
+@flow(name="release", flow_run_name=named, task_runner=SIDE_BY_SIDE)
 def release(
     app: str,
     ref: str = "HEAD",
@@ -37,7 +36,7 @@ def release(
     """
     with story(Logbook.open(app, ref)) as log:
         # Read. Nothing outside has changed yet, so a refusal here costs nothing.
-        plan: Plan = log.did("plan", preflight, app, ref, changes)
+        plan = log.did("plan", preflight, app, ref, changes)
         if plan_only:
             log.ends("Planned", f"the plan for {plan.title} is drawn, and nothing stands against it")
             return tell(log)
@@ -69,22 +68,31 @@ def serve(log: Logbook, plan: Plan, pushed: Pushed, candidate: Candidate, guard:
     if plan.first:
         plan = plan.model_copy(update={"uri": candidate.uri})
         log.saw(plan=plan)
-    elif plan.file.canary and not canaried:
-        verdict = log.did("canary", canary, plan)
-        log.saw(verdict=verdict, moves=verdict.moves, windows=verdict.windows)
-        if verdict.word != "promoted":
-            return ended(log, plan, verdict, guard)
+    verdict = log.did("canary", canary, plan) if plan.file.canary and not plan.first and not canaried else go(log)
+    log.saw(moves=verdict.moves, windows=verdict.windows)
+    if verdict.word == "promoted":
+        verdict = proven(log, plan, pushed, verdict)
+    ended(log, plan, verdict, guard)
+
+
+def go(log: Logbook) -> Verdict:
+    """Without a canary, or after one: nothing was seen that speaks against 100 %."""
+    return Verdict(word="promoted", because="the contract holds at 0 %", moves=log.record.moves, windows=log.record.windows)
+
+
+def proven(log: Logbook, plan: Plan, pushed: Pushed, verdict: Verdict) -> Verdict:
+    """All traffic, then the proof of what serves and the contract in production; red is a verdict too."""
     if not plan.first:
         log.saw(moves=(*log.record.moves, log.did("promote", traffic.promote, plan)))
     try:
         log.did("proof", validation.what_serves, plan, pushed)
         log.did("validate", validation.validate, plan)
     except StepFailed as red:
-        word: Literal["held", "rolled back"] = "held" if plan.file.validation.on_failure == "hold" else "rolled back"
-        if plan.first:  # it serves nobody but whoever found it: there is nothing to go back to
+        if plan.first:  # there is nothing to go back to, and nobody knew its address before
             raise
-        return ended(log, plan, Verdict(word=word, because=f"at 100 %: {red.what}", **_seen(log)), guard)
-    ended(log, plan, Verdict(word="promoted", because=_why(log), **_seen(log)), guard)
+        word: Literal["held", "rolled back"] = "held" if plan.file.validation.on_failure == "hold" else "rolled back"
+        return verdict.model_copy(update={"word": word, "because": f"at 100 %: {red.what}", "moves": log.record.moves})
+    return verdict.model_copy(update={"moves": log.record.moves})
 
 
 def ended(log: Logbook, plan: Plan, verdict: Verdict, guard: traffic.Guard) -> None:
@@ -105,11 +113,3 @@ def ended(log: Logbook, plan: Plan, verdict: Verdict, guard: traffic.Guard) -> N
         guard.stands("rolled back")
         log.saw(revisions=validation.revisions(plan))
         log.ends("RolledBack", f"{plan.stable} serves again; {verdict.because}", well=False)
-
-
-def _seen(log: Logbook) -> dict[str, Any]:
-    return {"windows": log.record.windows, "moves": log.record.moves}
-
-
-def _why(log: Logbook) -> str:
-    return log.record.verdict.because if log.record.verdict else "the contract holds at 0 % and at 100 %"

@@ -1,19 +1,18 @@
 """Put back what served before: for a verdict, or by hand, with nothing but the service."""
 
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow
-from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from relais.model import ServiceName, Wheel
+from relais.model import Finding, ServiceName, Wheel
 from tasks import traffic, validation
 from tasks.effects import hang_up_like_terminate
 
 
 @flow(name="rollback", flow_run_name="rollback {service.name}")
-def rollback(service: ServiceName, to: str = "recorded", because: str = "by hand", wheel: Wheel | None = None) -> State[Any]:
+def rollback(service: ServiceName, to: str = "recorded", because: str = "by hand", wheel: Wheel | None = None) -> tuple[Finding, ...]:
     """Give the traffic back to the revisions that served before the last release, and prove that they serve.
 
     Args:
@@ -28,4 +27,5 @@ def rollback(service: ServiceName, to: str = "recorded", because: str = "by hand
     traffic.restore(service, held, target, because)
     findings = validation.serves(service, target)
     traffic.release_lock(service, held)
-    return Completed(name="RolledBack", message=f"{target} serves: {because}", data=findings)
+    done: Any = Completed(name="RolledBack", message=f"{target} serves: {because}", data=findings)
+    return cast("tuple[Finding, ...]", done)  # Prefect gives callers a returned state's data

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from relais.clients.git import Repository
 from relais.config import load
@@ -16,6 +17,8 @@ from relais.model import Record
 from tasks import documents
 from tasks.effects import hang_up_like_terminate, say
 from tasks.logbook import Logbook
+
+SIDE_BY_SIDE = cast("TaskRunner[Any]", ThreadPoolTaskRunner(max_workers=4))
 
 
 def named() -> str:

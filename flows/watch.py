@@ -59,7 +59,8 @@ def attend(serving: Serving) -> str:
     traffic.release_lock(serving.service, wheel)
     if action != "finish":
         written(found, action)
-    return {"restore": f"{found.stable} serves again", "release": "the lock is free again", "finish": "the fresh release has been looked after"}[action]
+    done = {"restore": f"{found.stable} serves again", "release": "the lock is free again", "finish": "the fresh release was looked after"}
+    return done[action]
 
 
 def written(found: rollout.Rollout, action: str) -> None:
@@ -69,6 +70,7 @@ def written(found: rollout.Rollout, action: str) -> None:
     except BadInput as missing:
         say(f"no documents: {missing.what}")
         return
-    summary = f"its driver died in the phase {found.phase}; " + (f"{found.stable} serves again" if action == "restore" else "no user was moved")
+    serves = f"{found.stable} serves again" if action == "restore" else "no user was moved"
+    summary = f"its driver died in the phase {found.phase}; {serves}"
     log.ends("RolledBack" if action == "restore" else "Interrupted", summary, well=False)
     log.did("documents", documents.write, log.record)

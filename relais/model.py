@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -328,6 +329,16 @@ class Plan(Value):
         return ReleaseFile.model_validate(self.release)
 
     @property
+    def facts(self) -> dict[str, str]:
+        """What the release file's {placeholders} stand for once the plan is drawn; one clock for all of them."""
+        started = self.started.astimezone(ZoneInfo(self.file.documents.timezone))
+        return {
+            "timestamp": f"{started:%Y%m%d-%H%M%S}", "date": f"{started:%Y-%m-%d}", "slug": self.slug, "service": self.service.name,
+            "commit": self.source.commit.sha, "short_commit": self.source.commit.short, "tag": self.tag, "revision": self.revision,
+            "project": self.service.project, "region": self.service.region, "image": f"{self.image}:{self.tag}", "url": self.uri,
+        }  # fmt: skip
+
+    @property
     def blockers(self) -> tuple[Line, ...]:
         return tuple(line for line in self.lines if line.blocks)
 
@@ -378,6 +389,7 @@ class Candidate(Value):
     uri: str = ""  # of the tag
     seconds: float = 0.0
     log: tuple[str, ...] = ()  # its start-up lines
+    log_uri: str = ""  # where its whole log is shown
     reused: bool = False
 
 
@@ -395,7 +407,9 @@ class Window(Value):
 
     def __add__(self, other: Window) -> Window:
         return Window(
-            begin=min(self.begin, other.begin), end=max(self.end, other.end), percent=other.percent,
+            begin=min(self.begin, other.begin),
+            end=max(self.end, other.end),
+            percent=other.percent,
             candidate_requests=self.candidate_requests + other.candidate_requests,
             candidate_errors=self.candidate_errors + other.candidate_errors,
             stable_requests=self.stable_requests + other.stable_requests,

@@ -210,5 +210,6 @@ def refusal(plan: Plan, serving: Serving) -> Refused | None:
         reasons.append(f'{line} (allow it with deploy.allow: ["{line.allow}"])' if line.allow else line.what)
     if not reasons:
         return None
-    what = reasons[0] if len(reasons) == 1 else f"{len(reasons)} things stand against it:\n" + "\n".join(f"  - {reason}" for reason in reasons)
-    return Refused(what, where=str(plan.service), remedy="nothing was built, and production is untouched; mend this and release again", evidence=plan.findings)
+    what = reasons[0] if len(reasons) == 1 else "\n  - ".join([f"{len(reasons)} things stand against it:", *reasons])
+    remedy = "nothing was built, and production is untouched; mend this and release again"
+    return Refused(what, where=str(plan.service), remedy=remedy, evidence=plan.findings)

@@ -2,7 +2,6 @@
 
 import hashlib
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,47 +13,64 @@ from prefect.futures import wait
 
 from relais import contract
 from relais.clients.commands import run as run_command
-from relais.config import Check, Waiver
+from relais.clients.docker import content_key
+from relais.config import Check, who
 from relais.errors import StepFailed
-from relais.model import App, Commit, Finding
+from relais.model import App, Finding, Source
 from tasks.effects import effect, say
 
 
 def _key(_context: TaskRunContext, parameters: dict[str, Any]) -> str | None:
-    """Same service, commit, command and expectations: the same result; nothing is used again for a tree with changes."""
-    commit, clean, check = parameters["commit"], parameters["clean"], parameters["wanted"]
-    if not clean:
+    """The same inputs, command and expectations have the same result; without known inputs nothing is used again."""
+    if not parameters["inputs"]:
         return None
-    known = f"{parameters['service']}|{commit.sha}|{check.model_dump_json()}|{sys.version}|{parameters['root_kind']}"
+    known = f"{parameters['inputs']}|{parameters['wanted'].model_dump_json()}|{sys.version}"
     return f"check-{hashlib.sha256(known.encode()).hexdigest()[:32]}"
 
 
 @task(
-    name="check", task_run_name="check {wanted.name}", cache_policy=CacheKeyFnPolicy(cache_key_fn=_key), persist_result=True,
+    name="check",
+    task_run_name="check {wanted.name}",
+    cache_policy=CacheKeyFnPolicy(cache_key_fn=_key),
+    persist_result=True,
     result_serializer="json",
-)  # fmt: skip
-def check(root: str, service: str, commit: Commit, clean: bool, wanted: Check, root_kind: str) -> Finding:
+)
+def check(root: str, wanted: Check, inputs: str) -> Finding:  # noqa: ARG001 - `inputs` is what the cache knows it by
     """Run one check; it raises when it is red, so that only what passed is ever used again."""
     ran = run_command(
-        wanted.run, Path(root), env={}, timeout=wanted.timeout.total_seconds(), on_line=lambda line: say(f"  {wanted.name} | {line}", level=10)
+        wanted.run,
+        Path(root),
+        env={},
+        timeout=wanted.timeout.total_seconds(),
+        on_line=lambda line: say(f"  {wanted.name} | {line}", level=10),
     )
     finding = contract.command_finding(wanted, ran, kind="check")
     say(str(finding))
     if finding.outcome != "passed":
-        raise StepFailed(f"{wanted.name}: {finding.outcome} ({finding.detail})", where=wanted.run, remedy="see its output", evidence=[finding])
+        raise StepFailed(
+            f"{wanted.name}: {finding.outcome} ({finding.detail})", where=wanted.run, remedy="see its output", evidence=[finding]
+        )
     return finding
 
 
-def run_all(app: App, commit: Commit, clean: bool) -> tuple[Finding, ...]:
-    """All checks of the release file side by side; skipped and waived ones keep their own words."""
+def inputs_of(app: App, source: Source) -> str:
+    """What a check's result depends on: the commit, and every file that the builder gets, ignored ones (a built front end) among them.
+
+    Empty, so that nothing is used again, where tracked files are changed, or in a fresh clone, where checks make what the image needs.
+    """
     file = app.file
-    begun = datetime.now(UTC)
-    skipped = {name: f"skipped by {file.release.skipped_by or file.release.by or 'whoever released'}" for name in file.release.skip}
-    futures = {
-        wanted.name: check.submit(app.root, file.service, commit, clean, wanted, "clone" if app.url else "directory")
-        for wanted in file.preflight.checks
-        if wanted.name not in skipped
-    }
+    if app.url or file.build is None or any(f.name == "clean tree" and f.outcome != "passed" for f in source.findings):
+        return ""
+    root = Path(app.root)
+    key = content_key(root / file.build.context, root / file.build.dockerfile, {}, (), exclude=file.written_by_releases)
+    return f"{file.service}|{source.commit.sha}|{key}"
+
+
+def run_all(app: App, source: Source) -> tuple[Finding, ...]:
+    """All checks of the release file side by side; skipped and waived ones keep their own words."""
+    file, inputs = app.file, inputs_of(app, source)
+    skipped = {name: f"skipped by {file.release.skipped_by or file.release.by or who()}" for name in file.release.skip}
+    futures = {c.name: check.submit(app.root, c, inputs) for c in file.preflight.checks if c.name not in skipped}
     wait(list(futures.values()))
     findings = []
     for wanted in file.preflight.checks:
@@ -63,7 +79,7 @@ def run_all(app: App, commit: Commit, clean: bool) -> tuple[Finding, ...]:
             continue
         result = futures[wanted.name].result(raise_on_failure=False)
         findings.append(_told(wanted, result, futures[wanted.name].state.name == "Cached"))
-    return tuple(_waived(f, file.preflight.waivers, begun) for f in findings)
+    return contract.waived(findings, file.preflight.waivers, datetime.now(UTC).date())
 
 
 def _told(wanted: Check, result: Any, cached: bool) -> Finding:
@@ -76,15 +92,6 @@ def _told(wanted: Check, result: Any, cached: bool) -> Finding:
     if evidence:
         return evidence[0]
     return Finding(name=wanted.name, kind="check", outcome="not proven", detail=f"could not be run: {result}", required=wanted.required)
-
-
-def _waived(finding: Finding, waivers: Sequence[Waiver], now: datetime) -> Finding:
-    waiver = next((w for w in waivers if w.check == finding.name), None)
-    if waiver is None or finding.outcome in ("passed", "skipped"):
-        return finding
-    if waiver.until is not None and now.date() > waiver.until:
-        return finding.model_copy(update={"detail": f"{finding.detail}; its waiver by {waiver.by} ended on {waiver.until}"})
-    return finding.model_copy(update={"outcome": "waived", "detail": f"waived by {waiver.by}: {waiver.because} ({finding.outcome}: {finding.detail})"})
 
 
 @effect("set up")

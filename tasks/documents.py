@@ -8,7 +8,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from relais import contract, documents
 from relais.clients.files import write_whole
 from relais.clients.git import Repository
-from relais.config import fill
+from relais.config import BUILD_TAG, fill
 from relais.errors import RelaisError
 from relais.model import Finding, Plan, Record
 from tasks.effects import effect, say, within
@@ -36,7 +36,9 @@ def write(record: Record) -> tuple[Finding, ...]:
     if wanted.journal:
         findings.append(_saved(root, "journal", wanted.journal, lambda old: documents.journal(old, record, language)))
     if findings:
-        findings += _committed(plan, root, [f.evidence for f in findings if f.outcome == "passed"])
+        findings += _committed(
+            plan, root, [f.evidence for f in findings if f.outcome == "passed"], record.push.digest if record.push else "unknown"
+        )
     for finding in findings:
         say(str(finding))
     return tuple(findings)
@@ -52,20 +54,20 @@ def _saved(root: Path, name: str, path: str, edit: Callable[[bytes], bytes]) -> 
     return Finding(name=name, kind="document", outcome="passed", detail=path, evidence=path, required=False)
 
 
-def _committed(plan: Plan, root: Path, paths: list[str]) -> list[Finding]:
+def _committed(plan: Plan, root: Path, paths: list[str], digest: str) -> list[Finding]:
     """The documents and the tag file in a commit of their own, pushed where the next release demands pushed commits."""
     wanted, rules = plan.file.documents, plan.file.preflight.git
     if wanted.commit is None:
         return [Finding(name="documents committed", kind="document", outcome="skipped", detail="documents.commit is false", required=False)]
     repo = Repository.open(root)
-    facts = {"revision": plan.revision, "tag": plan.tag, "service": plan.service.name, "slug": plan.slug, "commit": plan.source.commit.sha,
-             "short_commit": plan.source.commit.short, "project": plan.service.project, "region": plan.service.region,
-             "date": f"{plan.started:%Y-%m-%d}", "timestamp": f"{plan.started:%Y%m%d-%H%M%S}", "image": f"{plan.image}:{plan.tag}",
-             "digest": "unknown", "url": plan.uri or "unknown"}  # fmt: skip
     found = []
     try:
-        extra = ["build_tag.txt"] if (root / "build_tag.txt").exists() and not repo.ignored_in(["build_tag.txt"]) else []
-        commit = repo.commit([*paths, *extra], fill(wanted.commit.message, facts), author=wanted.commit.author)
+        extra = [BUILD_TAG] if (root / BUILD_TAG).exists() and not repo.ignored_in([BUILD_TAG]) else []
+        commit = repo.commit(
+            [*paths, *extra],
+            fill(wanted.commit.message, {**plan.facts, "digest": digest, "url": plan.uri or "unknown"}),
+            author=wanted.commit.author,
+        )
         found.append(Finding(name="documents committed", kind="document", outcome="passed", detail=str(commit), required=False))
         if wanted.push is True or (wanted.push == "auto" and rules.pushed and repo.remotes()):
             repo.push(rules.branch)
@@ -95,7 +97,7 @@ def show_end(record: Record) -> None:
     _page("report", documents.report(record, language, contract.checklist(record)).decode(), "The deployment report")
     if record.deploy is not None:
         _link("revision", record.deploy.uri, f"Revision {record.deploy.revision}")
-        _link("log", documents.log_link(record.plan), f"Log of {record.deploy.revision}")
+        _link("log", record.deploy.log_uri, f"Log of {record.deploy.revision}")
 
 
 def _page(key: str, text: str, description: str) -> None:

@@ -1,19 +1,19 @@
 """The image: built once for the same content, known by its digest, pushed and found again in Artifact Registry."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from relais import documents
 from relais.clients.docker import Engine, Found, ensure_platform
 from relais.clients.registry import ArtifactRegistry
-from relais.config import Size, found_in
+from relais.config import BUILD_TAG, Size, found_in
 from relais.config.image import Build
 from relais.errors import BadInput, Refused, StepFailed
-from relais.model import Built, Finding, Layer, Plan, Pushed
+from relais.model import Built, Finding, Layer, Outcome, Plan, Pushed
 from tasks.effects import effect, say
 
 KEY, COMMIT, RELEASE = "relais.dev/key", "org.opencontainers.image.revision", "relais.dev/release"
-TAG_FILE = "build_tag.txt"
 
 
 @effect("build {plan.tag}")
@@ -26,8 +26,8 @@ def build(plan: Plan) -> Built:
     _write_tag(root, plan.tag)
     dockerfile, context = root / wanted.dockerfile, root / wanted.context
     bases = [engine.image_id(name) or name for name in engine.base_images(dockerfile.read_text(encoding="utf-8"), wanted.args)]
-    key = engine.content_key(context, dockerfile, wanted.args, bases, exclude=_written_by_releases(plan))
-    log, builder, reused = "", "", False
+    key = engine.content_key(context, dockerfile, wanted.args, bases, exclude=plan.file.written_by_releases)
+    log, builder, reused, cached = "", "", False, True
     if known := engine.find({KEY: key}):
         found, reused = known[0], True
         engine.tag(found.id, ref)
@@ -38,33 +38,25 @@ def build(plan: Plan) -> Built:
             context, dockerfile, ref, platform=wanted.platform, args=wanted.args, labels=labels,
             timeout=wanted.timeout.total_seconds(), on_line=lambda line: say(f"  build | {line}"),
         )  # fmt: skip
-        log, builder, found = made.log_tail, made.builder, engine.inspect(ref)
+        log, builder, cached, found = made.log_tail, made.builder, bool(made.cached_steps), engine.inspect(ref)
     ensure_platform(found, wanted.platform)
-    findings = (*_sized(wanted, found), *(() if reused else _expected(wanted, log)))
+    findings = (*_sized(wanted, found), *_expected(wanted, log, found, cached))
     for finding in findings:
         say(str(finding))
     if red := [f for f in findings if f.outcome == "failed"]:
         raise Refused("; ".join(f"{f.name}: {f.detail}" for f in red), where=ref, remedy="nothing was pushed", evidence=findings)
     return Built(
         id=found.id, ref=ref, key=key, size=found.size, platform=f"{found.os}/{found.architecture}",
-        layers=tuple(Layer(size=layer.size, created_by=layer.created_by) for layer in found.layers[:5]), reused=reused,
+        layers=tuple(Layer(size=layer.size, created_by=layer.created_by) for layer in found.layers[:5]),
+        reused=reused,
         commit=found.labels.get(COMMIT, ""), builder=builder, log=log[-4000:], seconds=round(time.monotonic() - begun, 1), findings=findings,
     )  # fmt: skip
 
 
 def _write_tag(root: Path, tag: str) -> None:
     """The tag is made once, and left where the team's other tools look for it."""
-    path = root / TAG_FILE
+    path = root / BUILD_TAG
     path.write_bytes(documents.build_tag(path.read_bytes() if path.exists() else b"", tag))
-
-
-def _written_by_releases(plan: Plan) -> list[str]:
-    """What a release writes into the tree itself: it makes no new image."""
-    wanted = plan.file.documents
-    written = [TAG_FILE, wanted.index, wanted.journal, wanted.sync.path if wanted.sync else None]
-    if wanted.report:
-        written.append(str(Path(wanted.report).parent / "*"))
-    return [path for path in written if path]
 
 
 def _sized(wanted: Build, found: Found) -> list[Finding]:
@@ -81,14 +73,14 @@ def _sized(wanted: Build, found: Found) -> list[Finding]:
     return [Finding(name="image size", kind="image", outcome="passed", detail=note)]
 
 
-def _expected(wanted: Build, log: str) -> list[Finding]:
-    return [
-        Finding(
-            name=f"build log: {text}", kind="image", outcome="passed" if found_in(text, log) else "failed",
-            detail="in the log" if found_in(text, log) else "is not in the build's log",
-        )
-        for text in wanted.expect
-    ]  # fmt: skip
+def _expected(wanted: Build, log: str, found: Found, cached: bool) -> Iterator[Finding]:
+    """Texts in the log, or in the commands of the layers; where steps came from the cache, what they once said is not proven."""
+    commands = "\n".join(layer.created_by for layer in found.layers)
+    for text in wanted.expect:
+        said = found_in(text, log) or found_in(text, commands)
+        outcome: Outcome = "passed" if said else "not proven" if cached else "failed"
+        detail = "said" if said else "not said by this build: its step came from the cache" if cached else "is not in the build's log"
+        yield Finding(name=f"build log: {text}", kind="image", outcome=outcome, detail=detail, required=False)
 
 
 @effect("push {plan.tag}", retries=2, delays=(2.0, 10.0))
@@ -97,14 +89,18 @@ def push(plan: Plan, built: Built) -> Pushed:
     engine, begun, file = Engine.connect(), time.monotonic(), plan.file
     registry = ArtifactRegistry(file.project, file.region)
     sent = engine.push(
-        built.ref, auth=registry.auth(built.ref), timeout=file.push.timeout.total_seconds(), on_line=lambda line: say(f"  push | {line}", level=10)
+        built.ref,
+        auth=registry.auth(built.ref),
+        timeout=file.push.timeout.total_seconds(),
+        on_line=lambda line: say(f"  push | {line}", level=10),
     )
     manifest = engine.manifest(built.ref, auth=registry.auth(built.ref))
     by_tag = registry.image_by_tag(file.repository, file.service, plan.tag)
     by_digest = registry.image_by_digest(file.repository, file.service, sent.digest)
     if by_tag is None or by_digest is None or by_tag.digest != sent.digest:
         raise StepFailed(
-            f"pushed {sent.digest[:19]}, and Artifact Registry shows {by_tag.digest[:19] if by_tag else 'nothing'} under {plan.tag}", where=built.ref,
+            f"pushed {sent.digest[:19]}, and Artifact Registry shows {by_tag.digest[:19] if by_tag else 'nothing'} under {plan.tag}",
+            where=built.ref,
             remedy="somebody pushed the same tag meanwhile, or the registry is behind: release again",
         )  # fmt: skip
     say(f"{plan.image} {plan.tag} is {sent.digest[:19]} in Artifact Registry ({by_tag.size / 1e6:.0f} MB)")

@@ -112,7 +112,8 @@ class Logbook:
         text = self.record.model_dump_json(indent=1)
         write_whole(_path(self.record.id), text.encode())
         if flow_run.get_id():
-            within(5, lambda: create_markdown_artifact(f"```json\n{text}\n```", key=f"record-{self.record.id}", description="The record so far"))
+            key, page = f"record-{self.record.id}", f"```json\n{text}\n```"
+            within(5, lambda: create_markdown_artifact(page, key=key, description="The record so far"))
 
     def _timed(self, stage: Stage, seconds: float) -> None:
         timing = Timing(stage=stage, seconds=round(seconds, 3), median=self._medians.get(stage))

@@ -4,13 +4,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from relais.excerpt import excerpt
 from relais.clients.docker import Engine
 from relais.clients.registry import ArtifactRegistry
 from relais.clients.run import CloudRun
 from relais.clients.template import changed, spec_of, template_of
 from relais.config import Reading, load_env_file
 from relais.errors import BadInput, Refused, RelaisError
+from relais.excerpt import excerpt
 from relais.model import App, Finding, Stable, Text
 from tasks.effects import effect, say
 
@@ -111,8 +111,9 @@ def read_serving(app: App) -> Stable:
     main = next((r for r in revisions if r.name == serving.split.main), None)
     env = load_env_file(Path(app.root) / file.deploy.env_file) if file.deploy.env_file else {}
     base = template_of(run.revision(app.service, main.name)) if main else None
-    of = {"container": file.deploy.container, "plain": file.deploy.env.plain}
-    before = spec_of(base, **of) if base is not None else None
-    after = spec_of(changed(base, file.deploy, env, f"{repository.registry_uri}/{file.service}"), **of)
+    wanted, main_container, plain = file.deploy, file.deploy.container, file.deploy.env.plain
+    before = spec_of(base, container=main_container, plain=plain) if base is not None else None
+    template = changed(base, wanted, env, f"{repository.registry_uri}/{file.service}")
+    after = spec_of(template, container=main_container, plain=plain)
     say(f"who serves {serving.service}: {serving.split if serving.exists else 'nobody, it does not exist yet'}")
     return Stable(serving=serving, main=main, before=before, after=after, revisions=revisions, registry_uri=repository.registry_uri)

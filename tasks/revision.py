@@ -32,7 +32,7 @@ def deploy(plan: Plan, pushed: Pushed) -> Candidate:
         rollout.STAMP_STABLE: rollout.dump_stable(plan.stable),
         rollout.STAMP_COMMIT: plan.source.commit.sha,
     }
-    public = None if file.deploy.public == "keep" or file.deploy.public == serving.public else file.deploy.public
+    public = None if file.deploy.public == "keep" or file.deploy.public is serving.public else file.deploy.public
     scaling = (file.deploy.scaling.min_instances, file.deploy.scaling.max_instances) if file.deploy.scaling else None
     policy = {
         "canary": file.canary.model_dump(mode="json", by_alias=True) if file.canary else None,
@@ -44,7 +44,7 @@ def deploy(plan: Plan, pushed: Pushed) -> Candidate:
         first = rollout.first(plan, pushed.digest, now, policy)
         run.create(
             plan.service, template, {rollout.ANNOTATION: first.model_dump_json()}, plan.traffic_tag,
-            public=file.deploy.public if file.deploy.public != "keep" else None, ingress=file.deploy.ingress, scaling=scaling,
+            public=public, ingress=file.deploy.ingress, scaling=scaling,
         )  # fmt: skip
     else:
         write = rollout.begin(serving, plan, pushed.digest, now, policy, lease=file.deploy.ready_within + rollout.LEASE)
@@ -80,7 +80,13 @@ def ready(plan: Plan, candidate: Candidate) -> Candidate:
             uri = serving.tags.get(candidate.tag, "")
             if serving.settled and (uri or plan.first):
                 say(f"revision {candidate.revision} is ready after {waited:.1f} s: {uri}")
-                return candidate.model_copy(update={"uri": uri or serving.uri, "seconds": round(waited, 1), "log": lines[-40:]})
+                seen = {
+                    "uri": uri or serving.uri,
+                    "seconds": round(waited, 1),
+                    "log": lines[-40:],
+                    "log_uri": run.log_uri(plan.service, plan.revision),
+                }
+                return candidate.model_copy(update=seen)
         if waited > limit:
             raise StepFailed(
                 f"revision {candidate.revision} is not ready after {limit:.0f} s ({message or 'no message'})",

@@ -3,12 +3,10 @@
 from pathlib import Path
 
 from relais.clients.git import Repository
-from relais.config import Changes, home, load
+from relais.config import BUILD_TAG, Changes, home, load
 from relais.errors import BadInput, RelaisError
 from relais.model import App, Commit, Finding, Outcome, Source
 from tasks.effects import effect, say
-
-WRITTEN = ("build_tag.txt",)  # what a release itself writes into the tree, so that the next one is not refused for it
 
 
 @effect("open {app}", retries=2)
@@ -72,13 +70,15 @@ def _branch(repo: Repository, app: App, branch: str, commit: Commit) -> Finding:
     wanted = app.file.preflight.git.branch
     if branch == wanted:
         return _finding("branch", "passed", wanted)
-    if any(repo.is_ancestor(commit.sha, name) for name in (wanted, *(f"{remote}/{wanted}" for remote in repo.remotes())) if repo.exists(name)):
+    if any(
+        repo.is_ancestor(commit.sha, name) for name in (wanted, *(f"{remote}/{wanted}" for remote in repo.remotes())) if repo.exists(name)
+    ):
         return _finding("branch", "passed", f"{commit.short} is on {wanted}")
     return _finding("branch", "failed", f"on {branch or 'no branch'}, and {commit.short} is not on {wanted}")
 
 
 def _clean(repo: Repository, required: bool) -> Finding:
-    dirty = [path for path in repo.dirty() if path not in WRITTEN]
+    dirty = [path for path in repo.dirty() if path != BUILD_TAG]  # a release writes it
     if not dirty:
         return _finding("clean tree", "passed", "no tracked file is changed")
     shown = ", ".join(dirty[:5]) + (f" and {len(dirty) - 5} more" if len(dirty) > 5 else "")

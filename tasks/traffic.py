@@ -15,7 +15,9 @@ from tasks.effects import effect, say, shielded
 GUARD_READ, GUARD_WRITE = 4.0, 8.0  # seconds: a cancel leaves 30 until SIGKILL
 
 
-def _drive(service: ServiceName, build: Callable[[Serving], rollout.Write | None], *, read: float = 10.0, write: float = 15.0) -> rollout.Write | None:
+def _drive(
+    service: ServiceName, build: Callable[[Serving], rollout.Write | None], *, read: float = 10.0, write: float = 15.0
+) -> rollout.Write | None:
     """Read, build a move on that read, write it; once more after a conflict, and never twice for one decision.
 
     After an answer that was lost, the service itself says whether the move was accepted: its annotation carries our seq.
@@ -74,7 +76,8 @@ def finish(plan: Plan, follow_latest: bool) -> str:
     if follow_latest and _drive(plan.service, lambda serving: rollout.follow_latest(serving, plan.wheel, datetime.now(UTC))):
         how = "traffic follows LATEST again: a later plain deploy serves"
     else:
-        how = f"traffic stays pinned to {plan.revision}: a later plain deploy gets 0 % until you run `gcloud run services update-traffic --to-latest`"
+        back = "`gcloud run services update-traffic --to-latest`"
+        how = f"traffic stays pinned to {plan.revision}: a later plain deploy gets 0 % until {back}"
     say(how)
     return how
 

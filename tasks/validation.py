@@ -1,6 +1,7 @@
 """After 100 %: what serves, the contract on the production URL, counters that move, the team's own smoke command."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from prefect.blocks.system import Secret
@@ -11,7 +12,7 @@ from relais.clients.contract import ask, request, sampled
 from relais.clients.http import Http
 from relais.clients.registry import ArtifactRegistry
 from relais.clients.run import CloudRun
-from relais.config import Counter, Smoke
+from relais.config import Counter, Smoke, fill
 from relais.errors import RelaisError, StepFailed
 from relais.model import Finding, Plan, Pushed, Revision, ServiceName, Split, blocking
 from tasks.effects import effect, say
@@ -49,10 +50,10 @@ def serves(service: ServiceName, split: Split, timeout: float = 60.0) -> tuple[F
             )  # fmt: skip
         time.sleep(0.25)
     answer = Http().ask("GET", serving.uri, timeout=10.0)
-    said = answer.error or f"answers {answer.status}"
+    said = f"{serving.uri}: {answer.error or answer.status}"
     findings = (
         Finding(name="split", kind="proof", outcome="passed", detail=str(split)),
-        Finding(name=f"GET {serving.uri}", kind="proof", outcome="passed" if answer.error is None else "not proven", detail=said, required=False),
+        Finding(name="answer", kind="proof", outcome="not proven" if answer.error else "passed", detail=said, required=False),
     )
     for finding in findings:
         say(str(finding))
@@ -99,17 +100,13 @@ def _smoked(plan: Plan, smoke: Smoke) -> Finding:
     if missing:
         detail = f"no credentials: Prefect Secret block {', '.join(missing)} is missing"
         return Finding(name=smoke.name, kind="smoke", outcome="skipped", detail=detail, required=False)
-    facts = {"url": plan.uri, "revision": plan.revision, "tag": plan.tag, "service": plan.service.name, "project": plan.service.project,
-             "region": plan.service.region, "commit": plan.source.commit.sha, "short_commit": plan.source.commit.short, "slug": plan.slug,
-             "image": f"{plan.image}:{plan.tag}", "date": f"{plan.started:%Y-%m-%d}", "timestamp": f"{plan.started:%Y%m%d-%H%M%S}"}  # fmt: skip
-    command = smoke.run
-    for name, value in facts.items():
-        command = command.replace(f"{{{name}}}", value)
-    ran = run_command(
-        command, Path(plan.source.root), env=secrets, timeout=smoke.timeout.total_seconds(), on_line=lambda line: say(f"  {smoke.name} | {line}"),
-        redact=tuple(secrets.values()),
-    )  # fmt: skip
+    command, limit, hidden = fill(smoke.run, plan.facts), smoke.timeout.total_seconds(), tuple(secrets.values())
+    ran = run_command(command, Path(plan.source.root), env=secrets, timeout=limit, on_line=_shown(smoke.name), redact=hidden)
     return contract.command_finding(smoke, ran, kind="smoke")
+
+
+def _shown(name: str) -> Callable[[str], None]:
+    return lambda line: say(f"  {name} | {line}")
 
 
 def _secrets(smoke: Smoke) -> tuple[dict[str, str], list[str]]:
@@ -135,7 +132,8 @@ def revisions(plan: Plan) -> tuple[Revision, ...]:
     tags = {image.digest: ", ".join(image.tags) for image in images}
     table = tuple(r.model_copy(update={"tag": tags.get(r.digest, "")}) for r in found[:20])
     for revision in table[:6]:
-        say(f"  {revision.name:<40} {'ready' if revision.ready else 'not ready':<9} {revision.percent:>3} %  {revision.tag or revision.digest[:19]}")
+        state = "ready" if revision.ready else "not ready"
+        say(f"  {revision.name:<40} {state:<9} {revision.percent:>3} %  {revision.tag or revision.digest[:19]}")
     return table
 
 

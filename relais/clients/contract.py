@@ -18,7 +18,9 @@ PAUSE = 0.5  # seconds between two looks
 def request(http: Http, url: str, wanted: HttpRequest, *, timeout: float = 30.0) -> Answer:
     """Send one request of the release file; headers that need a secret are left out where it is not given."""
     headers = {name: header.text for name, header in wanted.headers.items() if header.secret is None}
-    return http.ask(wanted.method.upper(), url.rstrip("/") + wanted.path, headers=headers, json=wanted.json_, body=wanted.body, timeout=timeout)
+    return http.ask(
+        wanted.method.upper(), url.rstrip("/") + wanted.path, headers=headers, json=wanted.json_, body=wanted.body, timeout=timeout
+    )
 
 
 def ask(url: str, checks: Sequence[HttpCheck], *, patience: float) -> tuple[Finding, ...]:

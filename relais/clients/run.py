@@ -10,7 +10,7 @@ from typing import Any
 from google.api_core.exceptions import NotFound
 from google.cloud import run_v2
 from google.iam.v1 import iam_policy_pb2
-from google.protobuf import field_mask_pb2
+from google.protobuf.field_mask_pb2 import FieldMask  # type: ignore[attr-defined]
 
 from relais.clients.endpoint import client_of, translated
 from relais.errors import StepFailed
@@ -74,6 +74,10 @@ class CloudRun:
             found: run_v2.Revision = self._revisions.get_revision(name=f"{service.full}/revisions/{name}", timeout=READ)
         return found
 
+    def log_uri(self, service: ServiceName, name: str) -> str:
+        """Where the console shows a revision's log; "" where the API names no such place."""
+        return str(self.revision(service, name).log_uri)
+
     def state(self, service: ServiceName, name: str) -> tuple[bool | None, str]:
         """Whether a revision is Ready (None: not yet known), and the sentence of its condition."""
         with translated(f"revision {name}"):
@@ -94,16 +98,15 @@ class CloudRun:
         body = run_v2.Service(
             name=write.service.full, etag=write.etag, annotations=dict(write.annotations), traffic=[_target(t) for t in write.targets]
         )
-        mask = field_mask_pb2.FieldMask(paths=["traffic", "annotations"])
+        mask = FieldMask(paths=["traffic", "annotations"])
         with translated(str(write.service)):
-            operation = self._services.update_service(
-                request=run_v2.UpdateServiceRequest(service=body, update_mask=mask), timeout=timeout
-            )
+            operation = self._services.update_service(request=run_v2.UpdateServiceRequest(service=body, update_mask=mask), timeout=timeout)
         created = _short(operation.metadata.latest_created_revision)
         if created and write.latest_created and created != write.latest_created:
             raise StepFailed(
-                f"a move of traffic made a revision, {created}", where=str(write.service), remedy="look at the service: somebody deployed meanwhile"
-            )
+                f"a move of traffic made a revision, {created}", where=str(write.service),
+                remedy="look at the service: somebody deployed meanwhile",
+            )  # fmt: skip
 
     def deploy(
         self, write: Write, template: run_v2.RevisionTemplate, *, public: bool | None, ingress: str | None = None,
@@ -115,7 +118,7 @@ class CloudRun:
             traffic=[_target(t) for t in write.targets],
         )  # fmt: skip
         paths = ["template", "traffic", "annotations", *_service_settings(body, public, ingress, scaling)]
-        request = run_v2.UpdateServiceRequest(service=body, update_mask=field_mask_pb2.FieldMask(paths=paths))
+        request = run_v2.UpdateServiceRequest(service=body, update_mask=FieldMask(paths=paths))
         with translated(str(write.service)):
             self._services.update_service(request=request, timeout=WRITE)
 

@@ -161,9 +161,7 @@ def _volumes(template: run_v2.RevisionTemplate, container: run_v2.Container, dep
     volumes = {volume.name: volume for volume in template.volumes}
     mounts = {mount.name: mount for mount in container.volume_mounts}
     if deploy.cloudsql is not None:
-        volumes["cloudsql"] = run_v2.Volume(
-            name="cloudsql", cloud_sql_instance=run_v2.CloudSqlInstance(instances=list(deploy.cloudsql))
-        )
+        volumes["cloudsql"] = run_v2.Volume(name="cloudsql", cloud_sql_instance=run_v2.CloudSqlInstance(instances=list(deploy.cloudsql)))
         mounts["cloudsql"] = run_v2.VolumeMount(name="cloudsql", mount_path="/cloudsql")
     for wanted in deploy.volumes or ():
         made = run_v2.Volume(name=wanted.name)

@@ -18,7 +18,7 @@ from relais.config.contract import (
     WebSocketCheck,
 )
 from relais.config.deploy import Deploy, EnvRules, Hook, Hooks, Probe, Probes, Scaling, SecretVersion, Volume, Vpc
-from relais.config.file import DocumentCommit, Documents, Escalate, ReleaseFile, SyncPage, json_schema
+from relais.config.file import BUILD_TAG, DocumentCommit, Documents, Escalate, ReleaseFile, SyncPage, json_schema
 from relais.config.image import Build, Push, SizeLimits
 from relais.config.preflight import Check, Git, Preflight, Reading, Waiver
 from relais.config.problems import Problem
@@ -29,6 +29,7 @@ from relais.config.section import FACTS, NAMES
 from relais.config.settings import emulator_host, home, who
 
 __all__ = [
+    "BUILD_TAG",
     "FACTS",
     "METHODS",
     "NAMES",

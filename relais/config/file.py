@@ -20,6 +20,9 @@ from relais.config.scalars import Line, RepoPath, Wrong, Zone, fill, formed, tem
 from relais.config.section import FACTS, SAMPLE, TAG, OrElse, Section
 from relais.errors import BadInput
 
+BUILD_TAG = "build_tag.txt"
+"""Where a release leaves the image's tag, for the team's other tools."""
+
 
 class DocumentCommit(Section):
     """How the documents are committed."""
@@ -165,6 +168,14 @@ class ReleaseFile(Section):
         except ValidationError as error:
             problems = [Problem("run parameters", _parameter(keys), what, remedy) for keys, what, remedy in explain(error, ReleaseFile)]
             raise bad_input(problems, "run parameters") from None
+
+    @property
+    def written_by_releases(self) -> tuple[str, ...]:
+        """The files, as globs, that a release writes into the tree itself: they make no new image, and no tree unclean."""
+        wanted = self.documents
+        reports = [f"{parent}/*" if (parent := wanted.report.rpartition("/")[0]) else "*.md"] if wanted.report else []
+        sync = [wanted.sync.path] if wanted.sync else []
+        return (BUILD_TAG, *reports, *sync, *(path for path in (wanted.index, wanted.journal) if path))
 
     def image_tag(self, facts: Mapping[str, str]) -> str:
         """The image's tag, from the facts that NAMES lists."""
