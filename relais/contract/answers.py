@@ -30,14 +30,14 @@ class Answer(Protocol):
 
 def http_finding(check: HttpCheck, answer: Answer) -> Finding:
     """Whether an answer is what the check expects; everything that differs is named."""
-    wrong = [f"no answer: {one_line(answer.error)}"] if answer.error else list(_wrong(check, answer))
+    wrong = [one_line(answer.error)] if answer.error else list(_wrong(check, answer))
     more = f" (and {len(wrong) - _DIFFERENCES} more)" if len(wrong) > _DIFFERENCES else ""
     return Finding(
         name=check.name,
         kind="http",
         outcome="failed" if wrong else "passed",
         detail="; ".join(wrong[:_DIFFERENCES]) + more if wrong else f"{answer.status} in {seconds(answer.seconds)}",
-        evidence="" if answer.error else answer.text[:_SHOWN],
+        evidence=answer.text[:_SHOWN],
         seconds=round(answer.seconds, 3),
     )
 

@@ -90,12 +90,14 @@ def _traffic(record: Record) -> Finding:
     if record.state == "RolledBack" or record.rollback is not None or (verdict and verdict.word == "rolled back"):
         because = verdict.because if verdict and verdict.word == "rolled back" else record.summary
         return Finding(name=name, outcome="failed", detail=f"rolled back: {one_line(because)}")
-    if verdict is None:
-        return _absent(record, name, ("canary", "promote"))
-    if verdict.word == "held":
+    if verdict and verdict.word == "held":
         return Finding(name=name, outcome="not proven", detail=f"held: {one_line(verdict.because)}")
+    if record.proof is None and record.moves:
+        last = record.moves[-1].split
+        gone = record.plan is not None and not last.percent(record.plan.revision)
+        return Finding(name=name, outcome="failed" if gone else "not proven", detail=f"{last} as written; nobody looked at what serves")
     if record.proof is None:
-        return Finding(name=name, outcome="not proven", detail="promoted, but nobody looked at what serves")
+        return _absent(record, name, ("canary", "promote", "proof"))
     return _summed(name, record.proof, "; ".join(f.detail for f in record.proof if f.name == "split that serves"))
 
 
@@ -110,12 +112,12 @@ def _documents(record: Record, file: ReleaseFile | None) -> Iterator[Finding]:
         found = next((f for f in record.documents or () if f.name == key), None)
         if found is not None:
             yield Finding(name=name, outcome=found.outcome, detail=found.detail)
-        elif file is None:
-            yield _absent(record, name, ())
-        elif not there:
+        elif file is not None and not there:
             yield Finding(name=name, outcome="skipped", detail="the release file names none")
+        elif file is not None and record.deploy is not None and record.documents is None:
+            yield Finding(name=name, outcome="not proven", detail="not written yet")
         else:
-            yield Finding(name=name, outcome="not proven", detail="not written yet" if record.documents is None else "nothing is recorded")
+            yield _absent(record, name, ("documents",))
 
 
 def _smoke(record: Record, file: ReleaseFile | None) -> Finding:
@@ -137,7 +139,7 @@ def _absent(record: Record, name: str, stages: Sequence[str]) -> Finding:
     if record.problem is not None:
         why = one_line(record.problem.what)
         return Finding(name=name, outcome="failed" if tried else "skipped", detail=why if tried else f"not reached: {why}")
-    if record.state and not tried:
+    if record.state not in ("", "Interrupted") and not tried:
         return Finding(name=name, outcome="skipped", detail=one_line(record.summary) or f"the release ended before: {record.state}")
     return Finding(name=name, outcome="not proven", detail="nothing is recorded")
 

@@ -50,12 +50,14 @@ def _closing(text: str) -> str:
 
 
 class Ran(Protocol):
-    """A command that was run: its exit code (None: it did not start), its output, and whether its time ran out."""
+    """A command that was run: its exit code (None: it did not start, and `reason` says why), its output, and whether its time ran out."""
 
     @property
     def code(self) -> int | None: ...
     @property
     def output(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
     @property
     def timed_out(self) -> bool: ...
     @property
@@ -64,7 +66,8 @@ class Ran(Protocol):
 
 def command_finding(wanted: Check | Smoke, ran: Ran, *, kind: str = "check", known: Collection[str] = ()) -> Finding:
     """What a command that was run came to."""
-    found = check_finding(wanted, ran.code, ran.output, timed_out=ran.timed_out, seconds=ran.seconds, known=known)
+    output = ran.reason if ran.code is None and not ran.timed_out else ran.output
+    found = check_finding(wanted, ran.code, output, timed_out=ran.timed_out, seconds=ran.seconds, known=known)
     return found.model_copy(update={"kind": kind})
 
 
@@ -117,7 +120,7 @@ def _red(check: Check | Smoke, code: int, output: str, known: frozenset[str]) ->
     enough = check.passed is None or (passed or 0) + len(failed) >= check.passed
     if known and failed and not new and counted == len(failed) and enough:
         return "waived", f"{passed or 0} passed, {len(failed)} failed as before"
-    parts = [f"exit {code}"]
+    parts = [f"exit {code}" if code >= 0 else f"ended by signal {-code}"]
     if passed is not None:
         parts.append(f"{passed} of {check.passed} passed" if check.passed is not None else f"{passed} passed")
     if named := new if known else failed:

@@ -1,5 +1,6 @@
 """An HTTP answer against the check: everything that differs is named, on one line."""
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,11 +33,11 @@ FAILURES = [
     pytest.param({}, Came(403), "it is not open to everybody (deploy.public", id="403 says that it is not public"),
     pytest.param({}, Came(404), "there is no such route", id="404 says that the route is missing"),
     pytest.param({}, Came(302, headers={"Location": "/login"}), "it points to /login", id="a redirect says where to"),
-    pytest.param({}, Came(0, error="connection refused"), "no answer: connection refused", id="no answer"),
+    pytest.param({}, Came(0, error="connection refused"), "connection refused", id="no answer"),
     pytest.param({"within": "1s"}, Came(seconds=2.5), "took 2.50 s, at most 1 s allowed", id="too slow"),
     pytest.param({"json": {"status": "ok"}}, Came(text='{"status": "down"}'), '$.status: expected "ok", got "down"', id="a wrong value"),
     pytest.param({"json": {"status": "ok"}}, Came(text="{}"), '$.status: expected "ok", nothing is there', id="a missing key"),
-    pytest.param({"json": {"a": {"b": [1, {"c": 2}]}}}, Came(text='{"a": {"b": [1, {"c": 3}]}}'), "$.a.b[1].c: expected 2, got 3", id="deep"),
+    pytest.param({"json": {"a": [1, {"c": 2}]}}, Came(text='{"a": [1, {"c": 3}]}'), "$.a[1].c: expected 2, got 3", id="deep"),
     pytest.param({"json": {"ok": True}}, Came(text='{"ok": 1}'), "$.ok: expected true, got 1", id="1 is not true"),
     pytest.param({"json": {"a": []}}, Came(text='{"a": [1]}'), "$.a: expected 0 entries, 1 came", id="a list of another length"),
     pytest.param({"json": {"a": 1}}, Came(text="<html>"), 'JSON expected, "<html>" came', id="no JSON"),
@@ -44,7 +45,7 @@ FAILURES = [
     pytest.param({"json_path": {"$.items[0].name": "a"}}, Came(text='{"items": []}'), "nothing is there", id="nothing at a path"),
     pytest.param({"body": "Welcome"}, Came(text="Hello"), '"Welcome" is not in the answer', id="a text that is missing"),
     pytest.param({"body": "/^v[0-9]+$/"}, Came(text="version 3"), "is not in the answer", id="a pattern that is missing"),
-    pytest.param({"content_type": "text/html"}, Came(headers={"content-type": "application/json"}), "application/json came", id="a content type"),
+    pytest.param({"content_type": "text/html"}, Came(headers={"content-type": "text/plain"}), "text/plain came", id="a content type"),
 ]  # fmt: skip
 
 
@@ -64,7 +65,7 @@ PASSES = [
     pytest.param({"json": [{"id": 1}]}, Came(text='[{"id": 1, "name": "x"}]'), id="entries of a list hold at least this"),
     pytest.param({"json_path": {"$.items[-1]['a-b']": 2, "$": {"items": [{}, {}]}}}, Came(text='{"items": [{}, {"a-b": 2}]}'), id="paths"),
     pytest.param({"body": "/^v[0-9]+$/"}, Came(text="x\nv12\n"), id="a pattern on its line"),
-    pytest.param({"content_type": "application/json"}, Came(headers={"Content-Type": "application/json; charset=utf-8"}), id="content type"),
+    pytest.param({"content_type": "application/json"}, Came(headers={"Content-Type": "application/json; q=1"}), id="a content type"),
 ]
 
 
@@ -107,10 +108,8 @@ def test_any_two_values_can_be_compared(expected: Any, came: Any) -> None:
 
 @given(json_values, st.text(alphabet="$.[]'\"ab01-* ", max_size=20))
 def test_any_path_gives_a_value_or_says_that_nothing_is_there(value: Any, path: str) -> None:
-    try:
+    with contextlib.suppress(LookupError):
         at_path(value, path)
-    except LookupError:
-        pass
 
 
 @given(st.text(max_size=300), st.integers(100, 599))
