@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from relais.documents.words import Clock, Language, duration
-from relais.model import SIGNS, Commit, Finding, Move, Outcome, Plan, Record, Revision, Share, Split, Window
+from relais.model import SIGNS, Built, Candidate, Commit, Finding, Move, Outcome, Plan, Pushed, Record, Revision, Share, Split, Window
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,14 @@ class Facts:
     def findings(self) -> tuple[Finding, ...]:
         """All of them, in the order of the stages."""
         r = self.record
-        made = chain(r.build.findings if r.build else (), r.push.findings if r.push else ())
-        return (*self.preflight, *made, *(r.verify or ()), *(r.validate_ or ()), *(r.proof or ()), *(r.rollback or ()), *(r.documents or ()))
+        seen = (r.verify, r.validate_, r.proof, r.rollback, r.documents)
+        return (*self.preflight, *self.made, *chain.from_iterable(found or () for found in seen))
+
+    @property
+    def made(self) -> tuple[Finding, ...]:
+        """What was found of the image, where it was built and in the registry."""
+        r = self.record
+        return (*(r.build.findings if r.build else ()), *(r.push.findings if r.push else ()))
 
     @property
     def troubles(self) -> tuple[Finding, ...]:
@@ -234,15 +240,15 @@ class Facts:
             return
         builds = bool(self.plan.release.get("build", True))
         stages: list[tuple[str, bool, Outcome, str]] = [
-            ("Cloud Run deployment, revision", r.deploy is not None, "passed", _seconds(r.deploy and r.deploy.seconds)),
+            ("Cloud Run deployment, revision", r.deploy is not None, "passed", _took(r.deploy)),
             ("Verification at 0 %", r.verify is not None, worst(r.verify), tally(r.verify)),
             ("Traffic", bool(self.moves) or self.promoted, "failed" if self.put_back else "passed", str(self.split or "")),
             ("Validation", r.validate_ is not None, worst(r.validate_), tally(r.validate_)),
         ]
         if builds:
             stages = [
-                ("Docker image build", r.build is not None, worst(r.build.findings if r.build else None), _seconds(r.build and r.build.seconds)),
-                ("Push to Artifact Registry", r.push is not None, worst(r.push.findings if r.push else None), _seconds(r.push and r.push.seconds)),
+                ("Docker image build", r.build is not None, worst(r.build.findings if r.build else None), _took(r.build)),
+                ("Push to Artifact Registry", r.push is not None, worst(r.push.findings if r.push else None), _took(r.push)),
                 *stages,
             ]
         for name, there, outcome, detail in stages:
@@ -270,8 +276,8 @@ def tally(findings: Iterable[Finding] | None) -> str:
     return ", ".join(f"{found.count(outcome)} {sign}" for outcome, sign in SIGNS.items() if outcome in found)
 
 
-def _seconds(seconds: float | None) -> str:
-    return duration(seconds) if seconds else ""
+def _took(made: Built | Pushed | Candidate | None) -> str:
+    return duration(made.seconds) if made and made.seconds else ""
 
 
 def language_of(record: Record) -> Language:

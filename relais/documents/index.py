@@ -4,21 +4,23 @@ import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from urllib.parse import quote
 
 from relais.documents.facts import Facts
 from relais.documents.lines import Lines, day_of, entries, oldest_first
-from relais.documents.rendering import render
+from relais.documents.rendering import STATE_SIGNS, render
 from relais.documents.words import Language, cell, code, inline, translate
 from relais.model import Record
 
 ARCHIVED = "⏸️ Archived"
-_STATES = {"RolledBack": "↩️ Rolled back", "Refused": "⛔ Refused", "Held": "✋ Held", "Interrupted": "⚠️ Interrupted", "Planned": "📋 Planned"}
+_STATES = {state: f"{STATE_SIGNS[state]} {translate(state, 'en')}" for state in ("RolledBack", "Refused", "Held", "Interrupted", "Planned")}
 _ACTIVE = re.compile(r"(?i)\b(active|actif|deployed|déployée?|serving|en service)\b")
 _OVER = re.compile(r"[❌⏸↩⛔]|(?i:\b(not|non|archiv))")
 _COLUMNS = {
-    "date": "date", "revision": "revision", "révision": "revision", "image tag": "tag", "tag": "tag", "image": "tag", "description": "title",
-    "changements": "title", "changes": "title", "titre": "title", "title": "title", "statut": "status", "status": "status", "état": "status",
+    "date": "date", "revision": "revision", "révision": "revision", "image tag": "tag", "tag": "tag", "image": "tag",
+    "description": "title", "changements": "title", "changes": "title", "titre": "title", "title": "title",
+    "statut": "status", "status": "status", "état": "status",
     "commit": "commit", "doc": "doc", "rapport": "doc", "report": "doc", "agent": "by", "par": "by", "by": "by",
 }  # fmt: skip
 _RULE = re.compile(r" {0,3}\|?[ \t]*:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)*\|?[ \t\r]*")
@@ -145,7 +147,7 @@ class Table:
             span = row.get("status")
             yield Entry(ours, _bare(texts.get("revision", "")), at if span else -1, span or (0, 0), texts.get("status", ""))
 
-    def add(self, facts: Facts, language: Language, link: str) -> None:
+    def add(self, facts: Facts, language: Language, link: str) -> None:  # noqa: ARG002
         like = self._texts(self.first) if self.first < self.end else {}
         row = _row(facts, self.columns, link, like)
         at = self.end if self.oldest_first else self.first
@@ -198,7 +200,7 @@ def _cells(line: str) -> list[tuple[int, int]]:
     begin = len(line) - len(line.lstrip())
     edges = [*(bars if bars[:1] == [begin] else [begin - 1, *bars]), *([] if bars and not line[bars[-1] + 1 :].strip() else [len(line)])]
     spans = []
-    for left, right in zip(edges, edges[1:], strict=False):
+    for left, right in pairwise(edges):
         text = line[left + 1 : right]
         start = left + 1 + len(text) - len(text.lstrip())
         spans.append((start, max(start, left + 1 + len(text.rstrip()))) if text.strip() else (min(left + 2, right), min(left + 2, right)))

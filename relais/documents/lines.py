@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})(.*)")
 _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*\r?\Z")
@@ -26,7 +27,7 @@ class Lines:
     def __init__(self, content: bytes) -> None:
         text = content.decode("utf-8", "surrogateescape")
         self._bom = "\ufeff" if text.startswith("\ufeff") else ""
-        self._lines = re.findall(r"[^\n]*\n|[^\n]+", text[len(self._bom) :])
+        self._lines: list[str] = re.findall(r"[^\n]*\n|[^\n]+", text[len(self._bom) :])
         crlf = sum(line.endswith("\r\n") for line in self._lines)
         self._eol = "\r\n" if crlf * 2 > sum(line.endswith("\n") for line in self._lines) else "\n"
 
@@ -139,5 +140,5 @@ def entries(lines: Lines) -> tuple[Heading, ...]:
 def oldest_first(days: Iterable[tuple[int, ...] | None]) -> bool:
     """Whether entries in this order go from the oldest to the newest; newest first where nothing tells."""
     known = [day for day in days if day]
-    pairs = list(zip(known, known[1:], strict=False))
+    pairs = list(pairwise(known))
     return sum(a < b for a, b in pairs) > sum(a > b for a, b in pairs)

@@ -33,7 +33,8 @@ def _report(template: str, facts: Facts, taken: Callable[[str], bool]) -> str:
     if plan is None:
         return ""
     names = {
-        "timestamp": facts.clock.stamp(plan.started), "date": facts.clock.day(plan.started), "slug": plan.slug, "service": plan.service.name,
+        "timestamp": facts.clock.stamp(plan.started), "date": facts.clock.day(plan.started), "slug": plan.slug,
+        "service": plan.service.name,
         "commit": plan.source.commit.sha, "short_commit": plan.source.commit.short, "tag": plan.tag, "revision": facts.revision,
         "project": plan.service.project, "region": plan.service.region,
     }  # fmt: skip

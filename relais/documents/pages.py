@@ -73,7 +73,6 @@ def log_link(plan: Plan) -> str:
     """The candidate's log in the cloud's console; empty for a service without a public address, which no console knows."""
     if not plan.uri.startswith("https://"):
         return ""
-    query = (
-        f'resource.type="cloud_run_revision" resource.labels.service_name="{plan.service.name}" resource.labels.revision_name="{plan.revision}"'
-    )
+    labels = f'resource.labels.service_name="{plan.service.name}" resource.labels.revision_name="{plan.revision}"'
+    query = f'resource.type="cloud_run_revision" {labels}'
     return f"https://console.cloud.google.com/logs/query;query={quote(query, safe='')}?project={quote(plan.service.project, safe='')}"

@@ -116,7 +116,7 @@ def tidy(text: str) -> str:
             fence = mark[1]
         elif not line.strip() and kept and not kept[-1].strip():
             continue
-        kept.append(line if fence or line.endswith("  ") and line.strip() else line.rstrip())
+        kept.append(line if fence or (line.endswith("  ") and line.strip()) else line.rstrip())
     return "\n".join(kept) + "\n"
 
 

@@ -12,12 +12,8 @@ _OWNER = re.compile(rb"<!-- relais: (\S{1,200}) -->")
 
 def report(record: Record, language: Language, boxes: Iterable[Finding] = ()) -> bytes:
     """The whole file; `boxes` are the final checklist's."""
-    made = (*(record.build.findings if record.build else ()), *(record.push.findings if record.push else ()))
-    failed_build = record.problem is not None and record.build is not None and record.push is None
-    text = render(
-        "report.md.j2", record, language, boxes=tuple(boxes), made=made, build_log=record.build.log if failed_build and record.build else ""
-    )
-    return text.encode()
+    stopped = record.build if record.problem and record.push is None else None
+    return render("report.md.j2", record, language, boxes=tuple(boxes), build_log=stopped.log if stopped else "").encode()
 
 
 def release_of(document: bytes) -> str:

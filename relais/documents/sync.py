@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from relais.documents.facts import Facts
 from relais.documents.lines import Heading, Lines
-from relais.documents.rendering import render
+from relais.documents.rendering import STATE_SIGNS, render
 from relais.documents.words import Language, code, inline, translate
 from relais.model import Record
 
-_LABEL = re.compile(r"(?P<lead> {0,3}(?:[-*+] +)?)(?P<head>\*\*(?P<label>[^*]+?)[ \u00a0]*(?:\*\*[ \u00a0]*:|:\*\*))(?P<rest>.*)", re.DOTALL)
+_LABEL = re.compile(
+    r"(?P<lead> {0,3}(?:[-*+] +)?)(?P<head>\*\*(?P<label>[^*]+?)[ \u00a0]*(?:\*\*[ \u00a0]*:|:\*\*))(?P<rest>.*)", re.DOTALL
+)
 _ITEM = re.compile(r"\s*([-*+]|\d+[.)])\s")
 _KINDS = {
     "dernier sync": "sync", "dernière sync": "sync", "last sync": "sync", "statut": "status", "status": "status", "état": "status",
@@ -158,10 +160,7 @@ def _status(facts: Facts, language: Language) -> str:
     name, title = code(facts.revision) or say("not known"), inline(facts.title) or say("not known")
     if facts.promoted:
         return f"{say('Revision')} {name} {say('stable')} ({title})"
-    state = say(facts.state) if facts.state in STATE_WORDS else inline(facts.state) or say("not known")
+    state = say(facts.state) if facts.state in STATE_SIGNS else inline(facts.state) or say("not known")
     shares = ", ".join(f"{code(share.revision)} {share.percent} %" for share in facts.split.shares) if facts.split else ""
     colon = " : " if language == "fr" else ": "
     return f"{say('Revision')} {name}{colon}{state}; {say('Traffic').lower()}{colon}{shares or say('not known')}"
-
-
-STATE_WORDS = ("Promoted", "RolledBack", "Refused", "Held", "Interrupted", "Planned", "Failed")

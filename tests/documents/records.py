@@ -167,8 +167,8 @@ CANARY_MOVES = (
     Move(at=at(32), split=pinned((NEW, 100)), because="nothing is worse"),
 )
 WINDOWS = (
-    Window(begin=at(22), end=at(27), percent=10, candidate_requests=61, candidate_errors=0, stable_requests=540, stable_errors=2, left_out=53),
-    Window(begin=at(27), end=at(32), percent=10, candidate_requests=58, candidate_errors=0, stable_requests=533, stable_errors=1, left_out=49),
+    Window(begin=at(22), end=at(27), percent=10, candidate_requests=61, stable_requests=540, stable_errors=2, left_out=53),
+    Window(begin=at(27), end=at(32), percent=10, candidate_requests=58, stable_requests=533, stable_errors=1, left_out=49),
 )
 TIMINGS = (
     Timing(stage="preflight", seconds=41.0, median=44.0),
@@ -211,7 +211,9 @@ BUILD_FAILED = ASKED.plus(
 
 REFUSED = ASKED.plus(
     state="Refused", summary="memory tests failed", ended=at(1),
-    plan=PLAN.model_copy(update={"findings": (seen("memory tests", "14 of 15 passed", "failed", kind="check", evidence="FAILED test_x\n```\n1 failed"),)}),
+    plan=PLAN.model_copy(
+        update={"findings": (seen("memory tests", "14 of 15 passed", "failed", kind="check", evidence="FAILED test_x\n```\n1 failed"),)}
+    ),
     problem=Problem(kind="Refused", what="memory tests: 14 of 15 passed", remedy="mend the tests, or waive the check by name"),
 )
 
@@ -237,7 +239,10 @@ HELD = DEPLOYED.plus(
 )
 
 KILLED = DEPLOYED.plus(state="Interrupted", summary="the run was ended from outside", moves=CANARY_MOVES[:1])
-BLIND = ASKED.plus(state="Refused", summary="release.yaml:3: servce is not a key", problem=Problem(kind="BadInput", what="servce is not a key", where="release.yaml:3"))
+BLIND = ASKED.plus(
+    state="Refused", summary="release.yaml:3: servce is not a key",
+    problem=Problem(kind="BadInput", what="servce is not a key", where="release.yaml:3"),
+)
 
 RECORDS: dict[str, Record] = {
     "promoted": PROMOTED, "at-once": AT_ONCE, "rolled-back": ROLLED_BACK, "build-failed": BUILD_FAILED, "refused": REFUSED, "first": FIRST,
