@@ -1,0 +1,89 @@
+"""The plan by difference: what is merged, what blocks, and the word that lets it through."""
+
+import pytest
+
+from relais import plan
+from relais.model import LATEST, ServiceName, Serving, Share, Spec, Split, Target
+
+OLD = Spec(
+    env={"LOG_LEVEL": "f1", "PYTHONPATH": "f2"}, plain={"LOG_LEVEL": "INFO"}, secrets={"KEY": "key:3"},
+    settings={"memory": "2Gi", "cpu": "2", "timeout": "300s", "max_instances": "10", "service_account": "app@p.iam.gserviceaccount.com"},
+)  # fmt: skip
+
+
+def lines(new: Spec, *allow: str) -> dict[str, tuple[str, bool]]:
+    return {line.what: (line.kind, line.blocks) for line in plan.difference(OLD, new, allow)}
+
+
+def test_what_is_the_same_is_kept_and_blocks_nothing() -> None:
+    assert {kind for kind, _ in lines(OLD).values()} == {"kept"}
+
+
+def test_the_same_amount_in_another_spelling_is_kept() -> None:
+    new = OLD.model_copy(update={"settings": {**OLD.settings, "memory": "2048Mi", "cpu": "2000m"}})
+    assert lines(new)["memory"] == ("kept", False)
+    assert lines(new)["cpu"] == ("kept", False)
+
+
+@pytest.mark.parametrize(("what", "value"), [("memory", "512Mi"), ("cpu", "1"), ("timeout", "60s"), ("max_instances", "2")])
+def test_a_lower_limit_than_what_serves_blocks_unless_it_is_allowed_by_name(what: str, value: str) -> None:
+    new = OLD.model_copy(update={"settings": {**OLD.settings, what: value}})
+    assert lines(new)[what] == ("lowered", True)
+    assert lines(new, f"lower {what}")[what] == ("lowered", False)
+
+
+def test_a_removed_variable_blocks_unless_it_is_allowed_by_name() -> None:
+    new = OLD.model_copy(update={"env": {"LOG_LEVEL": "f1"}})
+    assert lines(new)["env PYTHONPATH"] == ("removed", True)
+    assert lines(new, "remove env PYTHONPATH")["env PYTHONPATH"] == ("removed", False)
+
+
+def test_a_removed_secret_blocks_unless_it_is_allowed_by_name() -> None:
+    new = OLD.model_copy(update={"secrets": {}})
+    assert lines(new)["secret KEY"] == ("removed", True)
+
+
+def test_values_are_shown_only_for_variables_that_are_declared_plain() -> None:
+    new = OLD.model_copy(update={"env": {"LOG_LEVEL": "f9", "PYTHONPATH": "f8"}, "plain": {"LOG_LEVEL": "DEBUG"}})
+    shown = {line.what: str(line) for line in plan.difference(OLD, new, ())}
+    assert shown["env LOG_LEVEL"] == "changed env LOG_LEVEL: INFO -> DEBUG"
+    assert shown["env PYTHONPATH"] == "changed env PYTHONPATH"
+
+
+def service(**changes: object) -> Serving:
+    name = ServiceName(project="emergence-469005", region="europe-west1", name="app")
+    split = Split(shares=(Share(revision="app-old", percent=100),))
+    return Serving(service=name, desired=(Target(revision="app-old", percent=100),), split=split, public=True).model_copy(update=changes)
+
+
+def notes(serving: Serving, finish: str = "as-before") -> str:
+    return "\n".join(str(line) for line in plan.traffic(serving, "app-new", (10,), finish))
+
+
+def test_a_pin_is_named_with_what_the_release_will_do_about_it() -> None:
+    assert "traffic is pinned to app-old 100 %: a plain deploy would get 0 %; this release moves it by name" in notes(service())
+
+
+def test_the_plan_says_what_traffic_points_to_after_100_percent() -> None:
+    assert "stays pinned to the candidate" in notes(service())
+    assert f"points to {LATEST}" in notes(service(), "latest")
+
+
+def test_a_bad_candidate_that_was_left_as_the_newest_revision_is_named() -> None:
+    assert "the newest revision, app-bad, serves nobody; settings come from what serves" in notes(service(latest_created="app-bad"))
+
+
+def test_the_first_release_says_that_there_is_no_stable_revision_and_no_canary() -> None:
+    assert "there is no stable revision to compare with or to go back to, so there is no canary" in notes(service(exists=False))
+
+
+def test_a_change_of_who_may_call_the_service_blocks_unless_it_is_allowed_by_name() -> None:
+    assert plan.access(service(), False, ()).blocks
+    assert not plan.access(service(), False, ["change access"]).blocks
+    assert plan.access(service(), "keep", ()).kind == "kept"
+
+
+def test_a_revision_name_that_is_taken_gets_a_number_and_stays_below_64_characters() -> None:
+    assert plan.free_name("app-p1", ()) == "app-p1"
+    assert plan.free_name("app-p1", ("app-p1", "app-p1-2")) == "app-p1-3"
+    assert len(plan.free_name("a" * 63, ("a" * 63,))) == 63
