@@ -2,11 +2,13 @@
 
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,8 +42,10 @@ def machine_steps(clone: Clone, *, chromium: bool) -> list[Step]:
 
 def venv_key(clone: Clone) -> str:
     """What the virtual environment is made from."""
-    parts = [(clone.root / name).read_bytes() for name in ("requirements.lock", "pyproject.toml")]
-    return hashlib.sha256(b"\0".join([*parts, sys.version.encode()])).hexdigest()
+    lock = (clone.root / "requirements.lock").read_bytes()
+    asked = tomllib.loads((clone.root / "pyproject.toml").read_text())
+    installed = json.dumps([asked.get("build-system"), asked.get("project"), asked.get("tool", {}).get("setuptools")])
+    return hashlib.sha256(b"\0".join([lock, installed.encode(), sys.version.encode()])).hexdigest()
 
 
 def run_logged(command: Sequence[str], log: Path, *, within: float, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:

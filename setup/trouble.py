@@ -1,6 +1,7 @@
 """What stops the set-up: which step, what happened, the last lines of its log, and what to do."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 _TAIL = 12
@@ -56,5 +57,15 @@ def tail(log: Path | None) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    lines = [line.rstrip()[:300] for line in text.splitlines() if line.strip() and not re.search(r"level=(info|debug)", line)]
-    return "\n".join(lines[-_TAIL:])
+    return "\n".join(list(_telling(text.splitlines()))[-_TAIL:])
+
+
+def _telling(lines: list[str]) -> Iterator[str]:
+    """The lines that tell something: no chatter, and of a traceback only how it ended."""
+    in_traceback = False
+    for line in lines:
+        if line.startswith("Traceback ") or (in_traceback and line.startswith(" ")):
+            in_traceback = True
+        elif line.strip() and not re.search(r"level=(info|debug)", line):
+            in_traceback = False
+            yield line.rstrip()[:300]

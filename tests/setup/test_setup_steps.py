@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from setup.steps import Step, run
-from setup.trouble import Trouble, remedy_for
+from setup.trouble import Trouble, remedy_for, tail
 
 
 def test_each_step_is_shown_with_what_it_did_and_its_seconds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,3 +76,11 @@ def test_an_unforeseen_error_is_told_without_a_traceback(capsys: pytest.CaptureF
 )
 def test_what_a_log_says_leads_to_a_remedy(log: str, remedy: str) -> None:
     assert remedy in remedy_for(log)
+
+
+def test_of_a_traceback_only_the_end_is_shown(tmp_path: Path) -> None:
+    log = tmp_path / "deployments.log"
+    log.write_text(
+        "deploying\nTraceback (most recent call last):\n  File \"x.py\", line 1, in <module>\n    import y\nModuleNotFoundError: No module named 'y'\n"
+    )
+    assert tail(log) == "deploying\nModuleNotFoundError: No module named 'y'"
