@@ -169,18 +169,21 @@ class Engine:
         except NotFound:
             return False
 
-    def watch(self, died: Callable[[str], None], lost: Callable[[], None]) -> None:
-        """Call `died` with the id of every container that ends, and `lost` whenever events may have been missed; in a thread, for ever."""
-        threading.Thread(target=self._watch, args=(died, lost), daemon=True, name="docker-events").start()
+    def watch(self, happened: Callable[[str, str], None], lost: Callable[[], None]) -> None:
+        """Call `happened` with every container that ends (`die`) or is sent a signal (`kill`), for ever, in a thread.
 
-    def _watch(self, died: Callable[[str], None], lost: Callable[[], None]) -> None:
-        filters = {"label": f"{CLONE}={self.clone}", "event": "die", "type": "container"}
+        `lost` is called whenever events may have been missed.
+        """
+        threading.Thread(target=self._watch, args=(happened, lost), daemon=True, name="docker-events").start()
+
+    def _watch(self, happened: Callable[[str, str], None], lost: Callable[[], None]) -> None:
+        filters = {"label": f"{CLONE}={self.clone}", "event": ["die", "kill"], "type": "container"}
         while True:
             try:
                 stream = self._api().events(decode=True, filters=filters)
                 lost()
                 for event in stream:
-                    died(str(event["Actor"]["ID"]))
+                    happened(str(event["Actor"]["ID"]), str(event["Action"]))
             except (DockerException, EngineDown, requests.RequestException, OSError, ValueError):
                 pass
             time.sleep(1)

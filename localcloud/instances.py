@@ -4,9 +4,9 @@ import asyncio
 import datetime
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Instance:
     printed: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: bool = False
+    killed: bool = False  # somebody sent it a signal through the Engine
     requests: int = 0
     last_used: float = field(default_factory=time.monotonic)
 
@@ -89,6 +90,17 @@ class Fleet:
             task.add_done_callback(lambda _: self._starting.pop(blueprint.key, None))
         return await asyncio.shield(task)
 
+    async def suspect(self, instance: Instance) -> None:
+        """A request to an instance broke: find out whether it is ending, so that the next request does not go there."""
+        for _ in range(6):
+            if self._serving.get(instance.blueprint.key) is not instance:
+                return
+            found = await self._engine.inspect(instance.id)
+            if found is None or not found.running:
+                self._serving.pop(instance.blueprint.key, None)
+                return
+            await asyncio.sleep(0.05)
+
     def settle(self, reachable: Mapping[str, Blueprint], retired: Iterable[str]) -> None:
         """Start what is reachable now and let go of what is retired; in the background."""
         for key, blueprint in reachable.items():
@@ -108,14 +120,20 @@ class Fleet:
             self._kept.discard(key)
             starting = self._starting.get(key)
             if starting is not None:
-                starting.cancel()
+                self._spawn(self._drop_later(key, starting))
             instance = self._serving.pop(key, None)
             if instance is not None:
                 self._spawn(self._retire(instance))
 
-    async def adopt(self, blueprints: Mapping[str, Blueprint]) -> None:
-        """After a restart: take up the containers that still run, store what the others printed, and remove those."""
+    async def _drop_later(self, key: str, starting: "asyncio.Task[Instance]") -> None:
+        await asyncio.wait({starting})
+        await self.drop([key])
+
+    async def adopt(self, blueprints: Mapping[str, Blueprint], *, only_running: bool = False) -> None:
+        """Take up the containers that run already, store what the others printed, and remove those."""
         for found in await self._engine.containers():
+            if found.id in self._known or (only_running and not found.running):
+                continue
             blueprint = blueprints.get(f"{found.service}/revisions/{found.revision}")
             if blueprint is None:
                 await self._engine.remove(found.id)
@@ -128,15 +146,15 @@ class Fleet:
             else:
                 self._spawn(self._bury(instance, found))
 
-    def watch(self) -> None:
-        """Begin to notice containers that end, and instances that idle."""
+    def watch(self, blueprints: Callable[[], Mapping[str, Blueprint]]) -> None:
+        """Begin to notice containers that end, and instances that idle; `blueprints` are those of all ready revisions."""
         loop = asyncio.get_running_loop()
 
         def tell(work: Any, *args: Any) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(lambda: self._spawn(work(*args)))
 
-        self._engine.watch(lambda container: tell(self._died, container), lambda: tell(self._look))
+        self._engine.watch(lambda container, action: tell(self._happened, container, action), lambda: tell(self._look, blueprints))
         self._spawn(self._reap())
 
     async def close(self) -> None:
@@ -234,8 +252,21 @@ class Fleet:
         if found is not None:
             await self._bury(instance, found)
 
-    async def _died(self, container: str) -> None:
-        """A container ended: write down why, unless we ended it; the next request starts another."""
+    async def _happened(self, container: str, action: str) -> None:
+        instance = self._known.get(container)
+        if instance is None:
+            return
+        if action == "kill":
+            instance.killed = True
+        else:
+            await self._died(container, witnessed=True)
+
+    async def _died(self, container: str, *, witnessed: bool) -> None:
+        """A container ended: write down why, unless we ended it; the next request starts another.
+
+        Not every Engine says that the kernel ended a container for its memory. SIGKILL that nobody sent through the Engine, which was
+        watched all the time, is taken for that [approximated].
+        """
         instance = self._known.get(container)
         if instance is None or instance.ended.is_set():
             return
@@ -243,7 +274,8 @@ class Fleet:
             del self._serving[instance.blueprint.key]
         found = await self._engine.inspect(container)
         if found is not None and not found.running and not instance.stopping:
-            await self._bury(instance, found)
+            out_of_memory = found.out_of_memory or (witnessed and found.exit_code == 137 and not instance.killed)
+            await self._bury(instance, replace(found, out_of_memory=out_of_memory))
 
     async def _bury(self, instance: Instance, found: Container) -> None:
         if self._known.pop(instance.id, None) is None:
@@ -261,8 +293,9 @@ class Fleet:
         await self._engine.remove(instance.id)
         self._output.forget(instance.id)
 
-    async def _look(self) -> None:
-        """Look after every container: events may have been missed."""
+    async def _look(self, blueprints: Callable[[], Mapping[str, Blueprint]]) -> None:
+        """Look after every container: events may have been missed, or the Engine was away when we began."""
+        await self.adopt(blueprints(), only_running=True)
         for instance in list(self._known.values()):
             found = await self._engine.inspect(instance.id)
             if found is None:
@@ -271,7 +304,7 @@ class Fleet:
                     del self._serving[instance.blueprint.key]
                 instance.ended.set()
             elif not found.running and instance.port:
-                await self._died(instance.id)
+                await self._died(instance.id, witnessed=False)
 
     async def _reap(self) -> None:
         """Stop instances that were not asked anything for a while."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from docker.errors import DockerException
+from docker.errors import DockerException, NotFound
 from requests import RequestException
 
 from localcloud.blueprint import Blueprint
@@ -64,16 +64,17 @@ class Output:
         self._state.delete_cursors(container)
 
     def _follow(self, container: str, blueprint: Blueprint, stream: Stream, since: str, close: Callable[[Stream], None]) -> None:
-        last, misses = since, 0
-        while misses < 3:
+        last, runs = since, True
+        while runs:
             try:
                 last = self._read(container, blueprint, stream, last)
-                status = self._engine.running_now(container)
-            except (DockerException, Refusal, RequestException, OSError):
-                status, misses = None, misses + 1
-            if status is False:
+                runs = self._engine.running_now(container)
+            except NotFound:
                 break
-            time.sleep(0.5)  # the stream broke off while the container runs, or the Engine is away
+            except (DockerException, Refusal, RequestException, OSError):
+                time.sleep(0.5)  # the Engine is away
+            if runs:
+                time.sleep(0.5)  # the stream broke off while the container runs
         try:
             self._loop.call_soon_threadsafe(close, stream)
         except RuntimeError:

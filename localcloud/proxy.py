@@ -70,8 +70,8 @@ class Exchange:
 class Proxy:
     """Listens for every service and tag, and passes each request to an instance."""
 
-    def __init__(self, host: str, state: State, fleet: Fleet, store: LogStore) -> None:
-        self._host, self._state, self._fleet, self._store = host, state, fleet, store
+    def __init__(self, host: str, clone: str, state: State, fleet: Fleet, store: LogStore) -> None:
+        self._host, self._clone, self._state, self._fleet, self._store = host, clone, state, fleet, store
         self._routes: dict[str, Routes] = {}
         self._doors: dict[int, tuple[ServiceName, str]] = {}
         self._sites: dict[int, tuple[socket.socket, asyncio.Task[web.SockSite]]] = {}
@@ -120,7 +120,7 @@ class Proxy:
 
     def _bind(self, key: str, tag: str, wanted: int | None) -> socket.socket:
         taken = self._state.ports()
-        first = zlib.crc32(f"{os.getcwd()} {key} {tag}".encode()) % len(_PORTS)
+        first = zlib.crc32(f"{self._clone} {key} {tag}".encode()) % len(_PORTS)
         choices = [_PORTS[(first + step) % len(_PORTS)] for step in range(200)]
         for port in ([wanted] if wanted else []) + [port for port in choices if port not in taken] + [0]:
             door = socket.socket()
@@ -176,6 +176,7 @@ class Proxy:
 
     async def _within(self, exchange: Exchange, blueprint: Blueprint) -> web.StreamResponse:
         """Pass the request on within the revision's time limit."""
+        instance = None
         try:
             async with asyncio.timeout(blueprint.timeout_s):
                 instance = await self._fleet.instance(blueprint)
@@ -192,6 +193,8 @@ class Proxy:
             return _refuse(exchange, 503, _NO_INSTANCE, "Service Unavailable", "text/plain")
         except (aiohttp.ClientError, ConnectionError, OSError) as error:
             log.info("%s %s: %s", exchange.request.method, exchange.url, error)
+            if instance is not None:
+                await self._fleet.suspect(instance)
             if exchange.status:
                 _break_off(exchange.request)
             return _refuse(exchange, 503, _MALFORMED, "Service Unavailable", "text/plain")

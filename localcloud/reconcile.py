@@ -131,8 +131,7 @@ class Reconciler:
         service = run_v2.Service.deserialize(stored.body)
         revisions = {short(each.name): each for each in self._state.revisions(str(name))}
         created = revisions.get(short(service.latest_created_revision))
-        if created is not None and created.phase == "ready":
-            service.latest_ready_revision = created.name
+        service.latest_ready_revision = next((each.name for each in revisions.values() if each.phase == "ready"), "")  # newest first
         problem, waiting = self._routes_problem(service, revisions)
         targets = [Target(**each) for each in json.loads(stored.routes)]
         if not problem and not waiting:
@@ -202,6 +201,7 @@ class Reconciler:
         service = run_v2.Service.deserialize(stored.body)
         public = service.invoker_iam_disabled or iam.open_to_all(stored.policy)
         targets = [Target(**each) for each in json.loads(stored.routes)]
+        with_traffic = {target.revision for target in targets if target.percent}
         reachable: dict[str, Blueprint] = {}
         retired: list[str] = []
         for each in self._state.revisions(str(name)):
@@ -209,29 +209,33 @@ class Reconciler:
                 continue
             revision = run_v2.Revision.deserialize(each.body)
             if short(each.name) in {target.revision for target in targets if target.percent or target.tag}:
-                reachable[short(each.name)] = blueprints.read(revision, each.image)
+                # what a service or revision keeps at the least, it keeps only where there is traffic [revision_template.proto]
+                least = max(service.scaling.min_instance_count, revision.scaling.min_instance_count)
+                least = least if short(each.name) in with_traffic else 0
+                reachable[short(each.name)] = replace(blueprints.read(revision, each.image), least=least)
             else:
                 retired.append(each.name)
-            self._tell_activity(revision, each, active=short(each.name) in reachable)
+            self._tell_activity(revision, each, reachable.get(short(each.name)))
         shares = tuple(Share(reachable[each.revision], each.percent) for each in targets if each.percent and each.revision in reachable)
         tags = {each.tag: reachable[each.revision] for each in targets if each.tag and each.revision in reachable}
         self._proxy.route(name, Routes(shares, tags, public))
         self._fleet.settle({each.key: each for each in reachable.values()}, retired)
 
-    def _tell_activity(self, revision: run_v2.Revision, stored: StoredRevision, *, active: bool) -> None:
+    def _tell_activity(self, revision: run_v2.Revision, stored: StoredRevision, active: Blueprint | None) -> None:
         before = run_v2.Revision.serialize(revision)
-        conditions.activity(revision, active=active, least=revision.scaling.min_instance_count)
+        conditions.activity(revision, active=active is not None, least=active.least if active else 0)
         if run_v2.Revision.serialize(revision) != before:
             self.save(revision, stored)
 
+    def blueprints(self) -> dict[str, Blueprint]:
+        """Every ready revision by its full name."""
+        ready = [each for each in self._state.all_revisions() if each.phase == "ready"]
+        return {each.name: blueprints.read(run_v2.Revision.deserialize(each.body), each.image) for each in ready}
+
     async def restore(self) -> None:
         """After a restart: listen on the ports as before, and take up the containers that still run."""
-        ready: dict[str, Blueprint] = {}
-        for each in self._state.all_revisions():
-            if each.phase == "ready":
-                ready[each.name] = blueprints.read(run_v2.Revision.deserialize(each.body), each.image)
         try:
-            await self._fleet.adopt(ready)
+            await self._fleet.adopt(self.blueprints())
         except Refusal as refusal:
             log.warning("%s", refusal.message)
         for stored in self._state.services():

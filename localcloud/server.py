@@ -56,7 +56,7 @@ async def serve(settings: Settings) -> None:
     fleet = Fleet(
         engine, output, store, settings.state / "secrets", startup_s=settings.startup_seconds, idle_s=settings.idle_seconds
     )
-    proxy = Proxy(settings.host, state, fleet, store)
+    proxy = Proxy(settings.host, settings.clone, state, fleet, store)
     reconciler = Reconciler(state, engine, fleet, proxy)
     operations = Operations(state)
     services = Services(state, engine, operations, reconciler)
@@ -74,7 +74,7 @@ async def serve(settings: Settings) -> None:
     _bind(server, settings)
     await proxy.open()
     await reconciler.restore()
-    fleet.watch()
+    fleet.watch(reconciler.blueprints)
     operations.resume(services.again)
     await server.start()
     print(f"localcloud serves on {settings.host}:{settings.port} (clone {settings.clone}, state {settings.state})", flush=True)

@@ -57,8 +57,7 @@ def template(wanted: run_v2.RevisionTemplate, short_name: str) -> None:
     metadata(wanted.annotations, "template.annotations")
     if not wanted.containers:
         raise invalid("template.containers: at least one container is required.")
-    if sum(1 for container in wanted.containers if container.ports) > 1:
-        raise invalid("template.containers: exactly one container must have a port.")
+    _served_here(wanted)
     seconds = wanted.timeout.total_seconds()
     if not 1 <= seconds <= 3600:
         raise invalid(f"template.timeout: {seconds:g} s is not between 1 s and 3600 s.")
@@ -71,6 +70,16 @@ def template(wanted: run_v2.RevisionTemplate, short_name: str) -> None:
     cpu = cpu_count(wanted.containers[0].resources.limits["cpu"])
     if cpu is not None and cpu < 1 and wanted.max_instance_request_concurrency > 1:
         raise invalid(f"template.max_instance_request_concurrency: must be 1 with less than 1 CPU ({cpu:g}).")
+
+
+def _served_here(wanted: run_v2.RevisionTemplate) -> None:
+    """Refuse, rather than ignore, what this cloud cannot run."""
+    if len(wanted.containers) > 1:
+        raise Refusal(Code.UNIMPLEMENTED, "template.containers: the local cloud runs one container in an instance, no sidecars.")
+    if wanted.volumes or any(container.volume_mounts for container in wanted.containers):
+        raise Refusal(Code.UNIMPLEMENTED, "template.volumes: the local cloud has no volumes.")
+    if any(port.name == "h2c" for container in wanted.containers for port in container.ports):
+        raise Refusal(Code.UNIMPLEMENTED, "template.containers[0].ports: the local cloud speaks HTTP/1.1 to containers, not h2c.")
 
 
 def revision_name(name: str, short_name: str) -> None:
@@ -88,7 +97,7 @@ def _container(wanted: run_v2.Container, where: str, index: int) -> None:
     if not wanted.image:
         raise invalid(f"{where}.image: an image is required.")
     for port in wanted.ports:
-        if not 1 <= port.container_port <= 65535 or port.name not in ("http1", "h2c"):
+        if not 1 <= port.container_port <= 65535 or port.name != "http1":
             raise invalid(f"{where}.ports: the port must be 1-65535 and its name http1 or h2c.")
     _environment(wanted.env, where, index)
     _limits(wanted.resources.limits, where)
