@@ -80,7 +80,6 @@ def test_what_a_log_says_leads_to_a_remedy(log: str, remedy: str) -> None:
 
 def test_of_a_traceback_only_the_end_is_shown(tmp_path: Path) -> None:
     log = tmp_path / "deployments.log"
-    log.write_text(
-        "deploying\nTraceback (most recent call last):\n  File \"x.py\", line 1, in <module>\n    import y\nModuleNotFoundError: No module named 'y'\n"
-    )
+    frames = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n    import y\n'
+    log.write_text(f"deploying\n{frames}ModuleNotFoundError: No module named 'y'\n")
     assert tail(log) == "deploying\nModuleNotFoundError: No module named 'y'"
