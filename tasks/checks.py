@@ -62,7 +62,8 @@ def inputs_of(app: App, source: Source) -> str:
     if app.url or file.build is None or any(f.name == "clean tree" and f.outcome != "passed" for f in source.findings):
         return ""
     root = Path(app.root)
-    key = content_key(root / file.build.context, root / file.build.dockerfile, {}, (), exclude=file.written_by_releases)
+    dockerfile = str((root / file.build.dockerfile).absolute())
+    key = content_key(root / file.build.context, dockerfile, {}, (), exclude=file.written_by_releases)
     return f"{file.service}|{source.commit.sha}|{key}"
 
 

@@ -26,15 +26,16 @@ def write(record: Record) -> tuple[Finding, ...]:
     boxes = contract.checklist(record)
     findings: list[Finding] = []
     language = wanted.language
-    if report := paths.get("report"):
+    report = paths.get("report", "")
+    if report:
         findings.append(_saved(root, "report", report, lambda _: documents.report(record, language, boxes)))
     if wanted.index:
-        findings.append(_saved(root, "index", wanted.index, lambda old: documents.index(old, record, language, report or "")))
+        findings.append(_saved(root, "index", wanted.index, lambda old: documents.index(old, record, language, report)))
     if wanted.sync:
         section = wanted.sync.section
-        findings.append(_saved(root, "synchronisation page", wanted.sync.path, lambda old: documents.sync(old, record, language, section)))
+        findings.append(_saved(root, "synchronisation page", wanted.sync.path, lambda old: documents.sync(old, record, language, section, report)))
     if wanted.journal:
-        findings.append(_saved(root, "journal", wanted.journal, lambda old: documents.journal(old, record, language)))
+        findings.append(_saved(root, "journal", wanted.journal, lambda old: documents.journal(old, record, language, report)))
     if findings:
         findings += _committed(
             plan, root, [f.evidence for f in findings if f.outcome == "passed"], record.push.digest if record.push else "unknown"

@@ -1,19 +1,20 @@
 """The image: built once for the same content, known by its digest, pushed and found again in Artifact Registry."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from relais import documents
-from relais.clients.docker import Engine, Found, ensure_platform
+from relais.clients.docker import Engine, Image, base_images, content_key, ensure_platform
 from relais.clients.registry import ArtifactRegistry
 from relais.config import BUILD_TAG, Size, found_in
 from relais.config.image import Build
-from relais.errors import BadInput, Refused, StepFailed
-from relais.model import Built, Finding, Layer, Outcome, Plan, Pushed
+from relais.errors import BadInput, StepFailed
+from relais.model import Built, Finding, Layer, Outcome, Plan, Pushed, blocking
 from tasks.effects import effect, say
 
 KEY, COMMIT, RELEASE = "relais.dev/key", "org.opencontainers.image.revision", "relais.dev/release"
+VERSION = "org.opencontainers.image.version"
 
 
 @effect("build {plan.tag}")
@@ -21,36 +22,48 @@ def build(plan: Plan) -> Built:
     """Build the image, or take the one on the Engine that was built from this very content; verify platform and size."""
     wanted, root, engine, begun = plan.file.build, Path(plan.source.root), Engine.connect(), time.monotonic()
     if wanted is None:
-        raise BadInput("build: false needs an image by digest", where="release.yaml: build", remedy="this version builds every image")
-    ref = f"{plan.image}:{plan.tag}"
+        raise BadInput("there is nothing to build", where="release.yaml: build", remedy="this version builds every image")
+    ref, context, dockerfile = f"{plan.image}:{plan.tag}", root / wanted.context, str((root / wanted.dockerfile).absolute())
     _write_tag(root, plan.tag)
-    dockerfile, context = root / wanted.dockerfile, root / wanted.context
-    bases = [engine.image_id(name) or name for name in engine.base_images(dockerfile.read_text(encoding="utf-8"), wanted.args)]
-    key = engine.content_key(context, dockerfile, wanted.args, bases, exclude=plan.file.written_by_releases)
-    log, builder, reused, cached = "", "", False, True
+    bases = [engine.image_id(name) or name for name in base_images(Path(dockerfile).read_text(encoding="utf-8"), wanted.args)]
+    key = content_key(context, dockerfile, wanted.args, bases, exclude=plan.file.written_by_releases)
+    made = None
     if known := engine.find({KEY: key}):
-        found, reused = known[0], True
-        engine.tag(found.id, ref)
-        say(f"the same content was built before (from {found.labels.get(COMMIT, 'an unknown commit')[:7]}): used again, nothing is built")
+        engine.tag(known[0].id, ref)
+        say(
+            f"the same content was built before (from {known[0].labels.get(COMMIT, 'an unknown commit')[:7]}): used again, nothing is built"
+        )
     else:
-        labels = {KEY: key, COMMIT: plan.source.commit.sha, RELEASE: plan.id, "org.opencontainers.image.version": plan.tag}
+        labels = {KEY: key, COMMIT: plan.source.commit.sha, RELEASE: plan.id, VERSION: plan.tag}
+        limit = wanted.timeout.total_seconds()
         made = engine.build(
-            context, dockerfile, ref, platform=wanted.platform, args=wanted.args, labels=labels,
-            timeout=wanted.timeout.total_seconds(), on_line=lambda line: say(f"  build | {line}"),
-        )  # fmt: skip
-        log, builder, cached, found = made.log_tail, made.builder, bool(made.cached_steps), engine.inspect(ref)
+            context, dockerfile, ref, platform=wanted.platform, args=wanted.args, labels=labels, timeout=limit, on_line=_shown("build")
+        )
+    found, layers, log = engine.inspect(ref), engine.layers(ref), made.log if made else ""
     ensure_platform(found, wanted.platform)
-    findings = (*_sized(wanted, found), *_expected(wanted, log, found, cached))
+    findings = (*_sized(wanted, found, layers), *_expected(wanted, log, layers, cached=made is None or made.cached_steps > 0))
     for finding in findings:
         say(str(finding))
-    if red := [f for f in findings if f.outcome == "failed"]:
-        raise Refused("; ".join(f"{f.name}: {f.detail}" for f in red), where=ref, remedy="nothing was pushed", evidence=findings)
+    if red := blocking(findings):
+        raise StepFailed("; ".join(f"{f.name}: {f.detail}" for f in red), where=ref, remedy="nothing was pushed", evidence=findings)
     return Built(
-        id=found.id, ref=ref, key=key, size=found.size, platform=f"{found.os}/{found.architecture}",
-        layers=tuple(Layer(size=layer.size, created_by=layer.created_by) for layer in found.layers[:5]),
-        reused=reused,
-        commit=found.labels.get(COMMIT, ""), builder=builder, log=log[-4000:], seconds=round(time.monotonic() - begun, 1), findings=findings,
-    )  # fmt: skip
+        id=found.id,
+        ref=ref,
+        key=key,
+        size=found.size,
+        platform=found.platform,
+        layers=layers[:5],
+        reused=made is None,
+        commit=found.labels.get(COMMIT, ""),
+        builder=made.builder if made else "",
+        log=made.log_tail if made else "",
+        seconds=round(time.monotonic() - begun, 1),
+        findings=findings,
+    )
+
+
+def _shown(step: str) -> Callable[[str], None]:
+    return lambda line: say(f"  {step} | {line}")
 
 
 def _write_tag(root: Path, tag: str) -> None:
@@ -59,9 +72,9 @@ def _write_tag(root: Path, tag: str) -> None:
     path.write_bytes(documents.build_tag(path.read_bytes() if path.exists() else b"", tag))
 
 
-def _sized(wanted: Build, found: Found) -> list[Finding]:
+def _sized(wanted: Build, found: Image, layers: tuple[Layer, ...]) -> list[Finding]:
     """The size against its limits, with the layers that make it."""
-    largest = "; ".join(f"{layer.size / 1e6:.0f} MB {layer.created_by[:60]}" for layer in found.layers[:3])
+    largest = "; ".join(f"{layer.size / 1e6:.0f} MB {layer.created_by[:60]}" for layer in layers[:3])
     detail = f"{found.size / 1e6:.0f} MB; largest layers: {largest}"
 
     def over(limit: Size | None) -> bool:
@@ -73,9 +86,9 @@ def _sized(wanted: Build, found: Found) -> list[Finding]:
     return [Finding(name="image size", kind="image", outcome="passed", detail=note)]
 
 
-def _expected(wanted: Build, log: str, found: Found, cached: bool) -> Iterator[Finding]:
+def _expected(wanted: Build, log: str, layers: tuple[Layer, ...], *, cached: bool) -> Iterator[Finding]:
     """Texts in the log, or in the commands of the layers; where steps came from the cache, what they once said is not proven."""
-    commands = "\n".join(layer.created_by for layer in found.layers)
+    commands = "\n".join(layer.created_by for layer in layers)
     for text in wanted.expect:
         said = found_in(text, log) or found_in(text, commands)
         outcome: Outcome = "passed" if said else "not proven" if cached else "failed"
@@ -88,13 +101,7 @@ def push(plan: Plan, built: Built) -> Pushed:
     """Push, and look the image up in Artifact Registry by tag and by digest: what is deployed is what is found there."""
     engine, begun, file = Engine.connect(), time.monotonic(), plan.file
     registry = ArtifactRegistry(file.project, file.region)
-    sent = engine.push(
-        built.ref,
-        auth=registry.auth(built.ref),
-        timeout=file.push.timeout.total_seconds(),
-        on_line=lambda line: say(f"  push | {line}", level=10),
-    )
-    manifest = engine.manifest(built.ref, auth=registry.auth(built.ref))
+    sent = engine.push(built.ref, auth=registry.auth(built.ref), timeout=file.push.timeout.total_seconds(), on_line=_shown("push"))
     by_tag = registry.image_by_tag(file.repository, file.service, plan.tag)
     by_digest = registry.image_by_digest(file.repository, file.service, sent.digest)
     if by_tag is None or by_digest is None or by_tag.digest != sent.digest:
@@ -106,6 +113,6 @@ def push(plan: Plan, built: Built) -> Pushed:
     say(f"{plan.image} {plan.tag} is {sent.digest[:19]} in Artifact Registry ({by_tag.size / 1e6:.0f} MB)")
     verified = Finding(name="image in Artifact Registry", kind="image", outcome="passed", detail=f"tag and digest agree: {sent.digest}")
     return Pushed(
-        ref=built.ref, digest=sent.digest, pinned=f"{plan.image}@{sent.digest}", size=by_tag.size, platforms=manifest.platform_digests,
+        ref=built.ref, digest=sent.digest, pinned=f"{plan.image}@{sent.digest}", size=by_tag.size,
         seconds=round(time.monotonic() - begun, 1), findings=(verified,),
     )  # fmt: skip
