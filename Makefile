@@ -29,9 +29,11 @@ test: ## set-up, then pytest; the tests start servers of their own
 
 check: ## ruff, mypy --strict, import floors
 	@$(SETUP) venv
-	@.venv/bin/ruff check .
-	@.venv/bin/mypy -p flows -p tasks -p relais -p localcloud -p setup
-	@.venv/bin/python -m pytest -q -p no:cacheprovider tests/test_floors.py
+	@failed=0; \
+	.venv/bin/ruff check . || failed=1; \
+	.venv/bin/mypy -p flows -p tasks -p relais -p localcloud -p setup || failed=1; \
+	.venv/bin/python -m pytest -q -p no:cacheprovider tests/test_floors.py || failed=1; \
+	exit $$failed
 
 lock: ## pin what pyproject.toml asks for in requirements.lock (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv (outside .venv)"; exit 1; }
