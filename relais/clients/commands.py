@@ -71,11 +71,29 @@ def run(
 
     Without shell syntax it is run as it stands; with pipes, variables or the like by bash, where a failing part fails the pipe.
     """
+    try:
+        arguments = _arguments(command)
+    except (OSError, ValueError) as problem:
+        return Ran(None, 0.0, "", started_error=_why(problem, cwd))
+    return run_arguments(arguments, cwd, env=env, timeout=timeout, on_line=on_line, keep=keep, redact=redact)
+
+
+def run_arguments(
+    arguments: Sequence[str],
+    cwd: Path,
+    *,
+    env: Mapping[str, str],
+    timeout: float,
+    on_line: Callable[[str], None] = lambda _line: None,
+    keep: int = 4000,
+    redact: Sequence[str] = (),
+) -> Ran:
+    """As `run`, for a command that is a list already."""
     begun = time.monotonic()
     try:
-        process = _start(_arguments(command), cwd, env)
+        process = _start(arguments, cwd, env)
     except (OSError, ValueError) as problem:
-        return Ran(None, 0.0, "", started_error=_why(problem, command, cwd))
+        return Ran(None, 0.0, "", started_error=_why(problem, cwd))
     kept, late = _Kept(keep), False
     try:
         for line in _lines(process, begun + timeout):
@@ -99,7 +117,7 @@ def _arguments(command: str) -> list[str]:
     return arguments
 
 
-def _start(arguments: list[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(arguments: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """In a process group of its own, with no terminal and nothing to read."""
     if not cwd.is_dir():
         raise NotADirectoryError(20, "no such directory", str(cwd))
@@ -124,7 +142,7 @@ def _start(arguments: list[str], cwd: Path, env: Mapping[str, str]) -> subproces
     return process
 
 
-def _why(problem: Exception, command: str, cwd: Path) -> str:
+def _why(problem: Exception, cwd: Path) -> str:
     if isinstance(problem, NotADirectoryError):
         return f"there is no directory {cwd}"
     if isinstance(problem, FileNotFoundError):
@@ -133,7 +151,7 @@ def _why(problem: Exception, command: str, cwd: Path) -> str:
         return f"{problem.filename!r} may not be executed"
     if isinstance(problem, ValueError):
         return f"the command cannot be read: {problem}"
-    return f"`{command}` does not start: {problem}"
+    return f"the command does not start: {problem}"
 
 
 # -- its output ----------------------------------------------------------------------------------------------------------
