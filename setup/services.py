@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import json
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -110,7 +111,7 @@ def prefect_server(clone: Clone) -> Service:
         log=clone.log("prefect-server"),
         record=_record(clone, "prefect-server"),
         healthy=lambda: _get(env["PREFECT_API_URL"] + "/health") is not None,
-        key=_digest(clone, [], *_prefect(env)),
+        key=_digest(clone, [], *_settings(env, "PREFECT_")),
         ready_within=150,
     )
 
@@ -125,15 +126,15 @@ def worker(clone: Clone) -> Service:
         log=clone.log("worker"),
         record=_record(clone, "worker"),
         healthy=lambda: _online(url, name, since=_record(clone, "worker").stat().st_mtime),
-        key=_digest(clone, [], *_prefect(read_env(clone))),
+        key=_digest(clone, [], *_settings(read_env(clone))),
         ready_within=60,
         ends_within=_PATIENCE["worker"],
         children_first=True,
     )
 
 
-def _prefect(env: Mapping[str, str]) -> list[str]:
-    return sorted(f"{key}={value}" for key, value in env.items() if key.startswith("PREFECT_"))
+def _settings(env: Mapping[str, str], prefix: str = "") -> list[str]:
+    return sorted(f"{key}={value}" for key, value in env.items() if key.startswith(prefix))
 
 
 def _record(clone: Clone, name: str) -> Path:
@@ -163,8 +164,7 @@ def _sample(clone: Clone) -> bool:
 
 
 def _pool(clone: Clone) -> bool:
-    pool = read_env(clone)["PREFECT_API_URL"] + f"/work_pools/{POOL}"
-    known = _get(pool)
+    known = _known_pool(clone)
     if known is not None and known.get("concurrency_limit") == POOL_LIMIT:
         return False
     if known is None:
@@ -173,12 +173,29 @@ def _pool(clone: Clone) -> bool:
     return True
 
 
+def _known_pool(clone: Clone) -> dict[str, Any] | None:
+    """The pool; None when the server says that there is none, which is not the same as no answer (its database is locked now and then)."""
+    url = read_env(clone)["PREFECT_API_URL"]
+    for _ in range(20):
+        try:
+            with _OPENER.open(f"{url}/work_pools/{POOL}", timeout=5) as answer:
+                known: dict[str, Any] = json.loads(answer.read())
+                return known
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+        except (OSError, ValueError, http.client.HTTPException):
+            pass
+        time.sleep(0.5)
+    raise Trouble("the Prefect server does not say which work pools there are.", log=clone.log("prefect-server"))
+
+
 def _deployments(clone: Clone) -> bool:
     if not (clone.root / "prefect.yaml").exists():
         say("  there is no prefect.yaml: no deployments")
         return False
     # The forms come from the flows and from the models of their parameters.
-    key = _digest(clone, ["prefect.yaml", "flows/*.py", "tasks/*.py", "relais/*.py"], *_prefect(read_env(clone)))
+    key = _digest(clone, ["prefect.yaml", "flows/*.py", "tasks/*.py", "relais/*.py"], *_settings(read_env(clone)))
     stamp = clone.home / "prefect" / "deployed"
     if stamp.exists() and stamp.read_text() == key:
         return False
@@ -216,7 +233,7 @@ def _online(url: str, name: str, *, since: float) -> bool:
     asked = urllib.request.Request(workers, data=b"{}", headers={"Content-Type": "application/json"}, method="POST")
     found = (_ask(asked) or {}).get("answer", [])
     heard = [datetime.fromisoformat(one["last_heartbeat_time"]).timestamp() for one in found if one.get("name") == name]
-    return any(time >= since for time in heard)
+    return any(moment >= since for moment in heard)
 
 
 def _listens(port: int) -> bool:

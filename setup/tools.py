@@ -35,7 +35,7 @@ def machine_steps(clone: Clone, *, chromium: bool) -> list[Step]:
     return [
         Step("packages", lambda: _packages(clone, chromium=chromium)),
         venv_step(clone),
-        Step("engine", lambda: _engine(clone), after=("packages",)),
+        Step("engine", _engine, after=("packages",)),
         Step("base image", lambda: base.ensure(clone, lambda: _install(clone, ["mmdebstrap"])), after=("engine",)),
     ]
 
@@ -180,20 +180,20 @@ def _may_install(packages: list[str]) -> None:
 # The Docker Engine
 
 
-def _engine(clone: Clone) -> bool:
+def _engine() -> bool:
     why = engine.silence()
     if not why:
         return False
     local = engine.address().startswith("unix://")
     if not local or os.geteuid() != 0 or not shutil.which("dockerd"):
         raise Trouble(f"no Docker Engine answers ({why}).", remedy=_engine_remedy(why, local=local))
-    log = clone.log("dockerd")
+    # The machine's own from now on: it outlives this command and this clone, and `make down` leaves it alone.
+    log = Path("/var/log/relais-dockerd.log")
     if Path("/run/systemd/system").exists():
         run_logged(["systemctl", "start", "docker"], log, within=60)
         return _answers(log, None)
     _mount_cgroups(log)
     with log.open("ab") as out:
-        # The machine's own from now on: it outlives this command, and `make down` leaves it alone.
         daemon = subprocess.Popen(["dockerd"], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd="/")
     return _answers(log, daemon.pid)
 

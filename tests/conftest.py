@@ -129,12 +129,12 @@ def _answers(url: str) -> bool:
         return False
 
 
-def start_cloud(folder: Path, registry: str) -> Cloud:
-    """A local cloud with its state below this folder."""
+def start_cloud(folder: Path, registry: str, *options: str) -> Cloud:
+    """A local cloud with its state below this folder; options as its command line takes them."""
     host, clone, state = f"127.0.0.1:{_free_port()}", f"t{secrets.token_hex(3)}", folder / "state"
     state.mkdir(parents=True)
     command = [sys.executable, "-m", "localcloud", "--port", host.rpartition(":")[2]]
-    command += ["--state", str(state), "--registry", registry, "--clone", clone]
+    command += ["--state", str(state), "--registry", registry, "--clone", clone, *options]
     cloud = Cloud(host, registry, state, clone, Server(command, folder / "localcloud.log", lambda: _listens(host)))
     cloud.start()
     return cloud
@@ -202,12 +202,12 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, registry: str, engine: docke
 
 
 @pytest.fixture
-def new_cloud(tmp_path: Path, registry: str, engine: docker.DockerClient) -> Iterator[Callable[[], Cloud]]:
-    """Starts a local cloud for one test alone, for what would disturb the others."""
+def new_cloud(tmp_path: Path, registry: str, engine: docker.DockerClient) -> Iterator[Callable[..., Cloud]]:
+    """Starts a local cloud for one test alone, for what would disturb the others; options as its command line takes them."""
     started: list[Cloud] = []
 
-    def start() -> Cloud:
-        started.append(start_cloud(tmp_path / f"cloud{len(started)}", registry))
+    def start(*options: str) -> Cloud:
+        started.append(start_cloud(tmp_path / f"cloud{len(started)}", registry, *options))
         return started[-1]
 
     try:
