@@ -1,6 +1,7 @@
 """Ports, id and environment of a clone."""
 
 import socket
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,12 @@ CONTRACT = (
     "PREFECT_SERVER_API_HOST",
     "PREFECT_SERVER_API_PORT",
 )
+
+
+@pytest.fixture(autouse=True)
+def a_book_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clones of these tests keep no ports of this machine's real ones."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @pytest.fixture
