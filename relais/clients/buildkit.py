@@ -11,6 +11,7 @@ from typing import Final
 
 _TAIL: Final = 40  # log lines of a step that are kept for its error
 _LOG: Final = 20_000  # lines of a build that are kept
+_COPY: Final = "copy /context /"
 _CACHED: Final = re.compile(r"#\d+ CACHED$")
 _ANSI: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
@@ -100,9 +101,10 @@ class Progress:
 
     def _vertex(self, data: bytes) -> None:
         found = dict(fields(data))  # the fields that matter here occur once
-        digest, name = _bytes(found.get(1)), " ".join(_text(found.get(3)).split())
+        digest, name = _bytes(found.get(1)), " ".join(_text(found.get(3)).split()).replace(_COPY, "[internal] copy build context")
         step = self._steps.setdefault(digest, _Step(len(self._steps) + 1, name))
-        begun, ended, cached, error = 5 in found, 6 in found, bool(found.get(4)), _text(found.get(7))
+        begun, ended, error = 5 in found, 6 in found, _text(found.get(7))
+        cached = bool(found.get(4)) and not name.startswith("[internal]")
         if not step.told and (begun or cached or error):
             step.told = True
             self.say(f"#{step.number} {name}")

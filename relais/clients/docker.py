@@ -18,13 +18,14 @@ from typing import Any, Final, Literal, Self
 import docker
 import requests
 from docker import auth
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import DockerException
 from docker.utils import parse_repository_tag
 
 from relais.clients import commands
 from relais.clients.build_context import base_images, content_key, context_files, dockerfile_path, tarred
 from relais.clients.buildkit import Progress
-from relais.errors import BadInput, Denied, Missing, RelaisError, StepFailed, Unavailable
+from relais.clients.docker_errors import build_error, late, refused, registry_error, short, translated
+from relais.errors import Denied, Missing, RelaisError, StepFailed, Unavailable
 from relais.model import Layer
 
 __all__ = ["Built", "Engine", "Image", "Info", "Manifest", "Pushed", "base_images", "content_key", "context_files", "ensure_platform"]
@@ -34,19 +35,6 @@ _TICK: Final = 3.0  # seconds between two lines about a push
 _TAIL: Final = 30
 Builder = Literal["buildx", "BuildKit by the Engine's API"]
 
-_OUTAGE: Final = re.compile(
-    r"connection (?:refused|reset)|no such host|i/o timeout|timeout exceeded|handshake timeout|deadline exceeded|server misbehaving"
-    r"|unreachable|no route to host|unexpected eof|\beof$|broken pipe|toomanyrequests|too many requests|unexpected http status:? 5\d\d"
-    r"|\b50[234]\b",
-    re.IGNORECASE,
-)
-_FORBIDDEN: Final = re.compile(r"denied|unauthorized|no basic auth|authentication required|insufficient_scope|forbidden", re.IGNORECASE)
-_ABSENT: Final = re.compile(r"name[ _]unknown|repository .*not found|manifest[ _]unknown|does not exist|not found", re.IGNORECASE)
-_FULL: Final = re.compile(r"no space left on device", re.IGNORECASE)
-_PARSE: Final = re.compile(r"(?:dockerfile parse error on line|dockerfile parse error line|parse error on line) (\d+): (.*)", re.IGNORECASE)
-_PREFIX: Final = re.compile(
-    r"^(?:failed to solve(?: with frontend [\w.]+)?: |failed to create LLB definition: |rpc error: code = \w+ desc = )+"
-)
 _MADE: Final = re.compile(r"^(RUN )?(?:\|\d+ (?:\S+=\S* )*)?/bin/(?:ba)?sh -c (?:#\(nop\) +)?| # buildkit$")
 _BUILDX_STEP: Final = re.compile(r"^ > (\[.*\].*?):?$", re.MULTILINE)
 _BUILDX_ERROR: Final = re.compile(r"^ERROR: (.*)$", re.MULTILINE)
@@ -151,7 +139,7 @@ class Engine:
                 remedy = "add the user to the group docker, and log in again"
                 raise Denied("this user may not use the Docker Engine", remedy=remedy) from problem
             remedy = "start Docker (`make up` does where it may), or set DOCKER_HOST"
-            raise Denied(f"no Docker Engine answers ({_short(str(problem))})", remedy=remedy) from problem
+            raise Denied(f"no Docker Engine answers ({short(str(problem))})", remedy=remedy) from problem
         return cls(client)
 
     def info(self) -> Info:
@@ -198,7 +186,7 @@ class Engine:
         """What each instruction added, largest first."""
         with translated(ref):
             history = self._api.history(ref)
-        made = (Layer(size=int(item["Size"]), created_by=_created_by(str(item["CreatedBy"]))) for item in history)
+        made = (Layer(size=int(item["Size"]), created_by=_created_by(item["CreatedBy"] or item.get("Comment", ""))) for item in history)
         return tuple(sorted(made, key=lambda layer: layer.size, reverse=True))
 
     def tag(self, source: str, ref: str) -> None:
@@ -263,7 +251,7 @@ class Engine:
                     progress.take(base64.b64decode(item["aux"]))
                 elif item.get("id") == "moby.image.id":
                     image = str(item["aux"]["ID"])
-                elif message := _refused(item):
+                elif message := refused(item):
                     progress.finish()
                     raise build_error(message, where, *progress.failed())
         progress.finish()
@@ -282,7 +270,7 @@ class Engine:
         command.append(str(order.context))
         ran = commands.run_arguments(command, order.context, env=order.args, timeout=order.timeout, on_line=progress.say)
         if ran.timed_out:
-            raise _late("the build", order.timeout, str(order.dockerfile))
+            raise late("the build", order.timeout, str(order.dockerfile))
         if not ran.ok:
             raise _buildx_error(ran, str(order.dockerfile))
         return order.tag
@@ -297,7 +285,7 @@ class Engine:
         headers = self._credentials(repository, auth)
         with closing(self._stream(f"/images/{repository}/push", {"tag": tag}, headers, timeout, "the push", ref)) as items:
             for item in items:
-                if message := _refused(item):
+                if message := refused(item):
                     raise registry_error(message, ref)
                 told.take(item)
                 if isinstance(item.get("aux"), dict) and item["aux"].get("Digest"):
@@ -342,10 +330,10 @@ class Engine:
                             yield json.loads(line)
         except (Unavailable, ValueError) as problem:
             if watch.late:
-                raise _late(what, timeout, where) from problem
+                raise late(what, timeout, where) from problem
             raise
         if watch.late:
-            raise _late(what, timeout, where)
+            raise late(what, timeout, where)
 
 
 class _Watch:
@@ -407,100 +395,11 @@ def ensure_platform(built: Built | Image, wanted: str) -> None:
         )  # fmt: skip
 
 
-# -- the Engine's errors, and those of a registry behind it, become ours ----------------------------------------------------
-
-
-def _engine_error(message: str, where: str) -> RelaisError:
-    if _FULL.search(message):
-        return _full(where)
-    if _OUTAGE.search(message):
-        return Unavailable(message, where=where)
-    return StepFailed(message, where=where)
-
-
-@contextmanager
-def translated(where: str, ours: Callable[[str, str], RelaisError] = _engine_error) -> Iterator[None]:
-    """Errors of the SDK become ours; what only the message tells is left to `ours`."""
-    try:
-        yield
-    except (NotFound, ImageNotFound) as problem:
-        raise Missing(_short(problem.explanation or str(problem)), where=where) from problem
-    except APIError as problem:
-        message = _short(problem.explanation or str(problem))
-        if problem.status_code in (400, 401, 403) and ours is _engine_error:
-            raise Denied(message, where=where) from problem
-        raise ours(message, where) from problem
-    except (DockerException, requests.RequestException) as problem:
-        raise Unavailable(f"the Docker Engine does not answer: {_short(str(problem))}", where=where, remedy="does it run?") from problem
-
-
-def build_error(message: str, where: str, step: str = "", tail: tuple[str, ...] = ()) -> RelaisError:
-    """A build that ended with an error: the step, what it said last, and what to do."""
-    plain, output = _PREFIX.sub("", _short(message)), "\n".join(tail)
-    if _FULL.search(message) or _FULL.search(output):
-        return _full(f"{where} ({step})" if step else where)
-    if bad := _PARSE.search(message):
-        return BadInput(bad[2], where=f"{where}:{bad[1]}", remedy="the Dockerfile is not one")
-    if "load metadata for" in step or "failed to do request" in message or "pull access denied" in message:
-        image = step.partition("load metadata for ")[2] or "an image of FROM"
-        return _no_base(image, plain, where)
-    if lost := re.search(r'"(/[^"\s]*)"?:? not found', message):
-        return StepFailed(
-            f"{lost[1]} is not in the build context", where=f"{where} ({step})" if step else where,
-            remedy="is it committed, built, or named in .dockerignore?",
-        )  # fmt: skip
-    said = "\n".join(["it said last:", *(f"  {line}" for line in tail[-_TAIL:])]) if tail else ""
-    return StepFailed(f"{step}: {plain}" if step else plain, where=where, remedy=said)
-
-
-def _no_base(image: str, plain: str, where: str) -> RelaisError:
-    if _FORBIDDEN.search(plain) or (_ABSENT.search(plain) and not _OUTAGE.search(plain)):
-        remedy = "check its name in FROM, or log in to its registry"
-        return Missing(f"the base image {image} cannot be had: {plain}", where=where, remedy=remedy)
-    return Unavailable(
-        f"the base image {image} is not on this machine, and its registry cannot be reached: {plain}", where=where,
-        remedy="docker pull it when the registry answers, or name an image that is here",
-    )  # fmt: skip
-
-
-def registry_error(message: str, ref: str) -> RelaisError:
-    """A registry that refused: for now, or for good."""
-    host, said = ref.partition("/")[0], _short(message)
-    if re.search(r"tag does not exist|does not exist locally|no such image", said, re.IGNORECASE):
-        return Missing(said, where=ref, remedy="build and tag it first")
-    if _FORBIDDEN.search(said):
-        return Denied(said, where=ref, remedy=f"gcloud auth configure-docker {host}, and check that this user may write to the repository")
-    if _OUTAGE.search(said):
-        return Unavailable(said, where=ref, remedy=f"the registry {host} does not answer")
-    if _ABSENT.search(said):
-        return Missing(said, where=ref, remedy="create the repository first: gcloud artifacts repositories create")
-    if _FULL.search(said):
-        return Denied(said, where=ref, remedy="the registry's disk is full")
-    return StepFailed(said, where=ref)
-
-
-def _full(where: str) -> StepFailed:
-    return StepFailed(
-        "the disk is full where Docker keeps its images", where=where,
-        remedy="`docker image prune` removes what nothing uses, `docker builder prune` the build cache",
-    )  # fmt: skip
-
-
-def _late(what: str, timeout: float, where: str) -> StepFailed:
-    remedy = "raise its timeout in the release file"
-    return StepFailed(f"{what} was not finished after {timeout:g} s and was ended", where=where, remedy=remedy)
-
-
 def _buildx_error(ran: commands.Ran, where: str) -> RelaisError:
     if ran.started_error is not None:
         return Denied(ran.started_error, where=where, remedy="install the docker command, with buildx")
     messages, steps = _BUILDX_ERROR.findall(ran.output), _BUILDX_STEP.findall(ran.output)
     return build_error(messages[-1] if messages else ran.reason, where, steps[-1] if steps else "", tuple(ran.tail(_TAIL).splitlines()))
-
-
-def _refused(item: Mapping[str, Any]) -> str:
-    detail = item.get("errorDetail")
-    return str((detail.get("message") if isinstance(detail, dict) else "") or item.get("error") or "")
 
 
 # -- words -----------------------------------------------------------------------------------------------------------------
@@ -524,7 +423,3 @@ def _go(architecture: str) -> str:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
-
-
-def _short(text: str) -> str:
-    return " ".join(text.split())[:1000]
