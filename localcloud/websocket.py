@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 _HANDSHAKE = {"sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-protocol"}
 
+_RAW: Any = {"autoping": False, "autoclose": False}  # pings and closes are passed on, not answered
+_BROKEN = 1011
+
 
 def wanted(request: web.BaseRequest) -> bool:
     """Whether a request asks to become a WebSocket."""
@@ -31,30 +34,29 @@ async def relay(exchange: "Exchange", session: aiohttp.ClientSession, port: int,
     kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in _HANDSHAKE)
     offered = [each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if each.strip()]
     try:
-        inner = await session.ws_connect(target(request, port), headers=kept, protocols=offered, autoping=False, max_msg_size=0)
+        inner = await session.ws_connect(target(request, port), headers=kept, protocols=offered, max_msg_size=0, **_RAW)
     except aiohttp.WSServerHandshakeError as refused:
         exchange.status = refused.status
         return web.Response(status=refused.status)
     async with inner:
         chosen = (inner.protocol,) if inner.protocol else ()
-        outer = web.WebSocketResponse(protocols=chosen, autoping=False, max_msg_size=0, compress=False)
+        outer = web.WebSocketResponse(protocols=chosen, max_msg_size=0, compress=False, **_RAW)
         await outer.prepare(request)
         exchange.status = 101
         pumps = (_pump(outer, inner, exchange, inward=True), _pump(inner, outer, exchange, inward=False))
         ways = {asyncio.create_task(pump) for pump in pumps}
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ways)  # when one ends it closes the other's side, so that both end
         finally:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            await outer.close(code=inner.close_code or 1000)
-            await inner.close(code=outer.close_code or 1000)
         return outer
 
 
 async def _pump(source: Any, sink: Any, exchange: "Exchange", *, inward: bool) -> None:
-    async for message in source:
+    while True:
+        message = await source.receive()
         size = len(message.data) if isinstance(message.data, (str, bytes, bytearray)) else 0
         if inward:
             exchange.received += size
@@ -68,3 +70,11 @@ async def _pump(source: Any, sink: Any, exchange: "Exchange", *, inward: bool) -
             await sink.ping(message.data)
         elif message.type is WSMsgType.PONG:
             await sink.pong(message.data)
+        elif message.type is WSMsgType.CLOSE:
+            reason = (message.extra or "").encode()
+            await source.close(code=message.data or 1000, message=reason)
+            await sink.close(code=message.data or 1000, message=reason)
+            return
+        else:  # broken, or closed by the other way
+            await sink.close(code=_BROKEN)
+            return

@@ -121,7 +121,8 @@ class Cloud:
     def entries(self, log: str, service: str, more: str = "") -> list[Any]:
         name = f"projects/test-project/logs/run.googleapis.com%2F{log.replace('/', '%2F')}"
         wanted = f'logName="{name}" AND resource.labels.service_name="{service}" {more}'
-        return list(self.logging.list_log_entries(request={"resource_names": ["projects/test-project"], "filter": wanted, "page_size": 1000}))
+        request = {"resource_names": ["projects/test-project"], "filter": wanted, "page_size": 1000}
+        return list(self.logging.list_log_entries(request=request))
 
 
 def pinned(revision: str, percent: int = 0, tag: str = "") -> run_v2.TrafficTarget:

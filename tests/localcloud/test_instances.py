@@ -62,7 +62,7 @@ def test_an_image_that_is_not_in_the_registry_is_named(cloud: Cloud) -> None:
 
 def test_an_image_for_another_machine_is_refused(cloud: Cloud, engine: docker.DockerClient) -> None:
     tag = f"{cloud.registry}/test-project/app/arm:1"
-    engine.api.import_image_from_data(_empty_tar(), repository=tag.rsplit(":", 1)[0], tag="1", changes=["CMD [\"/x\"]"])
+    engine.api.import_image_from_data(_empty_tar(), repository=tag.rsplit(":", 1)[0], tag="1", changes=['CMD ["/x"]'])
     made = _for_arm(engine, tag)
     push(made)
     with pytest.raises(exceptions.FailedPrecondition, match=f"Cloud Run does not support image '{made}': .* must support amd64/linux"):
@@ -80,8 +80,8 @@ def _for_arm(engine: docker.DockerClient, tag: str) -> str:
     import json
     import tarfile
 
-    source = tarfile.open(fileobj=io.BytesIO(b"".join(engine.images.get(tag).save(named=True))))
-    files = {each.name: source.extractfile(each).read() for each in source.getmembers() if each.isfile()}  # type: ignore[union-attr]
+    with tarfile.open(fileobj=io.BytesIO(b"".join(engine.images.get(tag).save(named=True)))) as source:
+        files = {each.name: source.extractfile(each).read() for each in source.getmembers() if each.isfile()}  # type: ignore[union-attr]
     manifest = json.loads(files["manifest.json"])
     config = json.loads(files[manifest[0]["Config"]])
     config["architecture"] = "arm64"
@@ -202,10 +202,8 @@ def test_deploying_a_cached_image_is_quick(cloud: Cloud) -> None:
 def test_a_dead_engine_is_a_clear_sentence(own_cloud: Callable[..., Cloud], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     cloud = own_cloud()
-    with pytest.raises(exceptions.ServiceUnavailable, match="The Docker Engine does not answer at unix:///nowhere/docker.sock"):
-        cloud.services.create_service(
-            parent=PARENT, service=cloud.service("engine"), service_id="engine", timeout=5
-        )
+    with pytest.raises(exceptions.ServiceUnavailable, match=r"The Docker Engine does not answer at unix:///nowhere/docker.sock"):
+        cloud.services.create_service(parent=PARENT, service=cloud.service("engine"), service_id="engine", timeout=5)
     with pytest.raises(exceptions.NotFound):
         cloud.get("engine")
     monkeypatch.delenv("DOCKER_HOST")

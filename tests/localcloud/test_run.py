@@ -112,6 +112,26 @@ def test_validate_only_and_allow_missing_do_as_they_say(cloud: Cloud) -> None:
     assert cloud.services.update_service(request).result(polling=SOON).uri
 
 
+def test_a_mask_with_a_field_that_does_not_exist_is_refused(cloud: Cloud) -> None:
+    cloud.create("mask")
+    for path in ("scaling.minInstanceCount", "nothing", "template.containers.image"):
+        with pytest.raises(exceptions.InvalidArgument, match=f"update_mask: '{path}'"):
+            cloud.update(cloud.service("mask"), path)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        pytest.param({"containers": [{"image": "a"}, {"image": "b"}]}, id="sidecars"),
+        pytest.param({"containers": [{"image": "a"}], "volumes": [{"name": "v", "empty_dir": {}}]}, id="volumes"),
+        pytest.param({"containers": [{"image": "a", "ports": [{"name": "h2c", "container_port": 80}]}]}, id="HTTP/2"),
+    ],
+)
+def test_what_this_cloud_cannot_run_is_refused_rather_than_ignored(cloud: Cloud, template: Any) -> None:
+    with pytest.raises(exceptions.MethodNotImplemented, match="the local cloud"):
+        cloud.services.create_service(parent=PARENT, service=run_v2.Service(template=template), service_id="more")
+
+
 def wrong(cloud: Cloud, **values: Any) -> None:
     cloud.services.create_service(parent=PARENT, service=cloud.service("wrong", **values), service_id="wrong")
 

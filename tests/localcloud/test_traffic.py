@@ -1,6 +1,7 @@
 """Who serves how much: splits, pins, tags, and what the proxy in front does with requests."""
 
 import concurrent.futures
+import datetime
 import hashlib
 import json
 import time
@@ -12,6 +13,7 @@ import pytest
 from clouds import PARENT, SOON, Cloud, eventually, latest, pinned
 from google.api_core import exceptions
 from google.cloud import run_v2
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 
@@ -123,7 +125,7 @@ def test_a_failed_deploy_is_told_on_the_service_and_a_later_shift_still_works(cl
     service = cloud.get("broken")
     service.template = cloud.template({"FAIL": "exit"}, "broken-c")
     service.traffic = [pinned("broken-a", 100), pinned("broken-c", 0, "next")]
-    with pytest.raises(exceptions.FailedPrecondition, match="Revision 'broken-c' is not ready and cannot serve traffic. The user-provided"):
+    with pytest.raises(exceptions.FailedPrecondition, match=r"Revision 'broken-c' is not ready and cannot serve traffic. The"):
         cloud.update(service, "template", "traffic")
     after = cloud.get("broken")
     assert statuses(after) == [("broken-a", 100, ""), ("broken-b", 0, "next")]
@@ -229,7 +231,7 @@ def test_the_request_log_of_a_tag_shows_the_tags_url(cloud: Cloud) -> None:
     assert entry.resource.labels["revision_name"] == "taglog-b"
 
 
-def test_many_requests_share_an_instance_at_once(cloud: Cloud, web: str) -> None:
+def test_many_requests_share_an_instance_at_once(web: str) -> None:
     began = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(20) as threads:
         answers = list(threads.map(lambda _: httpx.get(web + "/sleep?s=1", timeout=10).status_code, range(20)))
@@ -238,8 +240,6 @@ def test_many_requests_share_an_instance_at_once(cloud: Cloud, web: str) -> None
 
 
 def test_a_request_over_its_time_is_504_and_an_instance_error_503(cloud: Cloud) -> None:
-    import datetime
-
     made = cloud.create("slow", template={"timeout": datetime.timedelta(seconds=1)})
     answer = httpx.get(made.uri + "/sleep?s=3", timeout=10)
     assert (answer.status_code, answer.text) == (504, "upstream request timeout")
@@ -260,3 +260,62 @@ def test_the_same_update_may_make_a_revision_and_give_it_traffic(cloud: Cloud) -
     assert statuses(during) == [("once-a", 100, ""), ("once-b", 0, "next")]
     after = begun.result(polling=SOON)
     assert statuses(after) == [("once-a", 50, ""), ("once-c", 50, "next")]
+
+
+def test_an_answer_that_goes_on_beyond_the_time_limit_is_broken_off(cloud: Cloud) -> None:
+    made = cloud.create("endless", template={"timeout": datetime.timedelta(seconds=1)})
+    with httpx.stream("GET", made.uri + "/stream?s=1", timeout=10) as answer:
+        assert answer.status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError):
+            answer.read()
+    (entry,) = eventually(lambda: cloud.entries("requests", "endless"))
+    assert entry.http_request.status == 504
+    assert httpx.get(made.uri).status_code == 200
+
+
+def test_a_client_that_goes_away_disturbs_nobody(cloud: Cloud) -> None:
+    made = cloud.create("leaving", env={"SAY": "x"})
+    with httpx.stream("GET", made.uri + "/stream?s=0.5", timeout=10) as answer:
+        next(answer.iter_raw())
+    assert httpx.get(made.uri).text == "x"
+    assert len(eventually(lambda: len(cloud.entries("requests", "leaving")) == 2 and [1, 2])) == 2
+
+
+def test_the_close_code_of_a_websocket_goes_through(web: str) -> None:
+    with connect(web.replace("http", "ws") + "/ws", compression=None) as socket:
+        socket.close(4001, "enough")
+        assert socket.close_code == 4001
+
+
+def test_a_service_that_is_deleted_while_it_is_deployed_ends_its_operation(cloud: Cloud) -> None:
+    begun = cloud.services.create_service(parent=PARENT, service=cloud.service("gone", env={"SLOW": "1"}), service_id="gone")
+    cloud.services.delete_service(name=f"{PARENT}/services/gone").result(polling=SOON)
+    with pytest.raises(exceptions.Aborted, match="was deleted while it was deployed"):
+        begun.result(polling=SOON)
+    eventually(lambda: not [each for each in cloud.containers() if each.labels["relais.service"] == "gone"])
+
+
+def test_two_deployments_at_once_both_end_and_the_newer_serves(cloud: Cloud) -> None:
+    cloud.create("pair", revision="pair-a", env={"SAY": "a"})
+    begun = []
+    for name, slow in (("b", "1"), ("c", "0")):
+        service = cloud.get("pair")
+        service.template = cloud.template({"SAY": name, "SLOW": slow}, f"pair-{name}")
+        begun.append(cloud.services.update_service(run_v2.UpdateServiceRequest(service=service, update_mask={"paths": ["template"]})))
+    for each in begun:
+        each.result(polling=SOON)
+    service = cloud.get("pair")
+    assert service.latest_ready_revision.endswith("pair-c")
+    assert (httpx.get(service.uri).text, service.reconciling, service.generation) == ("c", False, service.observed_generation)
+
+
+def test_a_websocket_ends_when_its_instance_does(cloud: Cloud) -> None:
+    made = cloud.create("socket")
+    with connect(made.uri.replace("http", "ws") + "/ws", compression=None) as socket:
+        socket.send("hallo")
+        assert socket.recv(timeout=5) == "hallo"
+        httpx.get(made.uri + "/exit?code=1", timeout=10)
+        with pytest.raises(ConnectionClosed):
+            socket.recv(timeout=5)
+    assert eventually(lambda: cloud.entries("requests", "socket", "httpRequest.status=101"))
+    assert httpx.get(made.uri, timeout=20).status_code == 200

@@ -28,7 +28,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def do_GET(self):
+    def do_GET(self):  # noqa: PLR0911
         url = urlsplit(self.path)
         asked = {key: value[0] for key, value in parse_qs(url.query).items()}
         if self.headers.get("Upgrade", "").lower() == "websocket":
