@@ -157,7 +157,7 @@ def _text(entry: Any) -> str:
     payload = _to_dict(entry.json_payload)
     message = payload.get("message")
     if not isinstance(message, str):
-        return json.dumps(payload, ensure_ascii=False)
+        return json.dumps(payload, ensure_ascii=False, sort_keys=True)
     traces = (payload[key] for key in _TRACES if isinstance(payload.get(key), str))
     return "\n".join((message, *(trace for trace in traces if trace not in message)))
 

@@ -46,17 +46,17 @@ class Image:
 
 
 class ArtifactRegistry:
-    """One project's repositories in one region."""
+    """One project's repositories in one region; no read takes longer than `within` seconds."""
 
-    def __init__(self, project: str, region: str) -> None:
-        self._project, self._region = project, region
+    def __init__(self, project: str, region: str, within: float = 10.0) -> None:
+        self._project, self._region, self._within = project, region, within
         self._client: Any = client_of(ArtifactRegistryClient)
 
     def repository(self, name: str) -> Repository:
         """The repository, with the address that Docker pushes to; Missing says how to create it."""
         with translated(f"repository {name}", needs=_READER):
             try:
-                found = self._client.get_repository(name=self._full(name), **reading())
+                found = self._client.get_repository(name=self._full(name), **reading(self._within))
             except NotFound:
                 raise Missing(
                     f"there is no repository {name} in {self._region}",
@@ -78,7 +78,7 @@ class ArtifactRegistry:
         name = f"{self._full(repository)}/packages/{quote(image, safe='')}/tags/{tag}"
         with translated(f"{image}:{tag}", needs=_READER):
             try:
-                found = self._client.get_tag(name=name, **reading())
+                found = self._client.get_tag(name=name, **reading(self._within))
             except NotFound:
                 return None
         return self.image_by_digest(repository, image, found.version.rpartition("/")[2])
@@ -88,7 +88,7 @@ class ArtifactRegistry:
         name = f"{self._full(repository)}/dockerImages/{quote(image, safe='')}@{digest}"
         with translated(f"{image}@{digest}", needs=_READER):
             try:
-                found = self._client.get_docker_image(name=name, **reading())
+                found = self._client.get_docker_image(name=name, **reading(self._within))
             except NotFound:
                 return None
         return _image(found)
@@ -101,7 +101,7 @@ class ArtifactRegistry:
 
     def _listed(self, repository: str) -> Iterator[Any]:
         request = {"parent": self._full(repository), "page_size": 1000}
-        return islice(self._client.list_docker_images(request=request, **reading()), _MOST)
+        return islice(self._client.list_docker_images(request=request, **reading(self._within)), _MOST)
 
     def _full(self, repository: str) -> str:
         return f"projects/{self._project}/locations/{self._region}/repositories/{repository}"

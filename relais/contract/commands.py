@@ -10,7 +10,7 @@ from relais.contract.texts import last_lines, one_line, plain, quoted
 from relais.model import Finding, Outcome
 
 _TALLY = r"\d+ (?:passed|failed|errors?|skipped|deselected|xfailed|xpassed|warnings?|rerun|subtests passed)"
-_PYTEST: Final = re.compile(rf"^=*\s*((?:{_TALLY})(?:, {_TALLY})*|no tests (?:ran|collected)) in [\d.:]+ ?s\b", re.MULTILINE)
+_PYTEST: Final = re.compile(rf"^=*[ \t]*((?:{_TALLY})(?:, {_TALLY})*|no tests (?:ran|collected)) in [\d.:]+ ?s\b", re.MULTILINE)
 # the closing line of each tool that counts: pytest, vitest and jest, Playwright, mocha, node --test
 _CLOSINGS: Final = (
     _PYTEST,

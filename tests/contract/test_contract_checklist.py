@@ -170,7 +170,8 @@ def test_a_promotion_that_nobody_looked_at_is_not_proven_and_one_that_was_put_ba
 
 
 def test_missing_metrics_and_log_lines_are_named() -> None:
-    metrics, log = seen("metrics: new", "metrics", "failed", "2 of 5 published"), seen("log: Worker 1 started", "logs", "failed", "in no line")
+    metrics = seen("metrics: new", "metrics", "failed", "2 of 5 published")
+    log = seen("log: Worker 1 started", "logs", "failed", "in no line")
     red = (*CONTRACT[:3], metrics, log)
     found = boxes(DEPLOYED.plus(verify=red, state="Failed", problem=Problem(kind="StepFailed", what="the contract is not met")))
     assert {found["Metrics published"].outcome, found["Start-up log as expected"].outcome} == {"failed"}
