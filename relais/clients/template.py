@@ -1,6 +1,5 @@
 """A revision's template in the API's own messages: taken from what serves, changed by difference, and told as a Spec."""
 
-import copy
 import hashlib
 import secrets
 from collections.abc import Mapping
@@ -33,10 +32,17 @@ _EXECUTION: dict[str, Any] = {
 
 def template_of(revision: run_v2.Revision) -> run_v2.RevisionTemplate:
     """The template that would make this revision again, without its name and without stamps of earlier releases."""
-    template = run_v2.RevisionTemplate()
-    for field in SHARED:
-        if field in revision:
-            setattr(template, field, copy.deepcopy(getattr(revision, field)))
+    made = run_v2.RevisionTemplate.pb(run_v2.RevisionTemplate())
+    for field, value in run_v2.Revision.pb(revision).ListFields():
+        if field.name not in SHARED:
+            continue
+        if field.is_repeated:
+            getattr(made, field.name).MergeFrom(value)
+        elif field.message_type is not None:
+            getattr(made, field.name).CopyFrom(value)
+        else:
+            setattr(made, field.name, value)
+    template: run_v2.RevisionTemplate = run_v2.RevisionTemplate.wrap(made)
     template.labels = _kept(revision.labels)
     template.annotations = _kept(revision.annotations)
     return template
@@ -48,7 +54,7 @@ def _kept(pairs: Mapping[str, str]) -> dict[str, str]:
 
 def changed(base: run_v2.RevisionTemplate | None, deploy: Deploy, env: Mapping[str, str], image: str) -> run_v2.RevisionTemplate:
     """`base` with what the release file asks; everything that it does not name stays as it serves."""
-    template = copy.deepcopy(base) if base is not None else run_v2.RevisionTemplate(containers=[run_v2.Container()])
+    template = _copied(base) if base is not None else run_v2.RevisionTemplate(containers=[run_v2.Container()])
     container = _container(template, deploy.container)
     container.image = image
     _environment(container, env, deploy.secrets)
@@ -66,6 +72,12 @@ def changed(base: run_v2.RevisionTemplate | None, deploy: Deploy, env: Mapping[s
     _revision_settings(template, deploy)
     _volumes(template, container, deploy)
     return template
+
+
+def _copied(template: run_v2.RevisionTemplate) -> run_v2.RevisionTemplate:
+    """A copy that shares nothing (proto-plus messages with maps cannot be deep-copied)."""
+    made: run_v2.RevisionTemplate = run_v2.RevisionTemplate.deserialize(run_v2.RevisionTemplate.serialize(template))
+    return made
 
 
 def _revision_settings(template: run_v2.RevisionTemplate, deploy: Deploy) -> None:
