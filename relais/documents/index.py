@@ -183,7 +183,7 @@ def _begin(lines: Lines, facts: Facts, language: Language, link: str) -> None:
     columns = ("date", "revision", "tag", "title", "status")
     heads = [say(text) for text in ("Date", "Revision", "Image Tag", "Description", "Status")]
     table = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", _row(facts, columns, link, {})]
-    if not any(line.strip() for line in lines):
+    if lines.empty:
         sentence = say("Releases of {service}, newest first.").format(service=code(facts.service))
         lines.put(0, len(lines), [f"# 🚀 {say('Deployments')}", "", sentence, "", *table])
     else:

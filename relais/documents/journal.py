@@ -21,7 +21,7 @@ def journal(old: bytes, record: Record, language: Language, report_path: str = "
 
     if ours:
         lines.put(ours.at, lines.last_text(ours.at, ours.end), entry(ours.level, ours.text))
-    elif not any(line.strip() for line in lines):
+    elif lines.empty:
         title, order = f"# 📓 {translate('Journal', language)}", translate("Newest entries first.", language)
         lines.put(0, len(lines), [title, "", order, "", *entry(2, _heading(facts, language, found))])
     elif not found:
@@ -36,11 +36,9 @@ def journal(old: bytes, record: Record, language: Language, report_path: str = "
 
 
 def _ours(lines: Lines, record: Record) -> Heading | None:
-    """The section that carries this release's id."""
-    inside = lines.quoted()
-    marks = [at for at, line in enumerate(lines) if line.strip() == f"<!-- relais: {record.id} -->" and not inside[at]]
-    around = [heading for heading in lines.headings() if marks and heading.at < marks[0] < heading.end]
-    return around[-1] if around else None
+    """The section that carries this release's id right under its heading."""
+    mark = f"<!-- relais: {record.id} -->"
+    return next((heading for heading in lines.headings() if heading.at + 1 < len(lines) and lines[heading.at + 1].strip() == mark), None)
 
 
 def _heading(facts: Facts, language: Language, found: Sequence[Heading]) -> str:

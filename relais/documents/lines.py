@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
 
+_BLANK = " \t\r"
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})(.*)")
 _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*\r?\Z")
 _ISO = re.compile(r"(?<!\d)(\d{4})-(\d{2})-(\d{2})(?:[ T](\d{2}):(\d{2}))?(?!\d)")
@@ -46,7 +47,12 @@ class Lines:
         return (self._bom + "".join(self._lines)).encode("utf-8", "surrogateescape")
 
     def blank(self, at: int) -> bool:
-        return not self[at].strip()
+        return not self[at].strip(_BLANK)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to read."""
+        return all(self.blank(at) for at in range(len(self)))
 
     # -- edits
 

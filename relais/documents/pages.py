@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from datetime import timedelta
 from functools import reduce
 from operator import add
-from urllib.parse import quote
 
 from relais.documents.facts import Facts
 from relais.documents.rendering import render
@@ -67,12 +66,3 @@ def verdict_page(record: Record) -> str:
     windows = Facts(record).windows
     proof = (*(record.rollback or ()), *(record.proof or ()))
     return render("verdict.md.j2", record, "en", total=reduce(add, windows) if windows else None, proof=proof)
-
-
-def log_link(plan: Plan) -> str:
-    """The candidate's log in the cloud's console; empty for a service without a public address, which no console knows."""
-    if not plan.uri.startswith("https://"):
-        return ""
-    labels = f'resource.labels.service_name="{plan.service.name}" resource.labels.revision_name="{plan.revision}"'
-    query = f'resource.type="cloud_run_revision" {labels}'
-    return f"https://console.cloud.google.com/logs/query;query={quote(query, safe='')}?project={quote(plan.service.project, safe='')}"

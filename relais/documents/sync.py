@@ -39,23 +39,24 @@ def sync(old: bytes, record: Record, language: Language, section: str, report_pa
     lines = Lines(old)
     page = Lines(_page(record, language, report_path).encode())
     wanted = _heading(section)
-    if not any(line.strip() for line in lines):
+    if lines.empty:
         lines.put(0, len(lines), [f"# 📋 {translate('Synchronisation', language)}"])
     if _find(lines, wanted) is None:
         lines.insert(len(lines), [f"## {inline(section)}", "", *page])
     after: int | None = None
     for field in _fields(page, 0, len(page)):
         begin, end = _area(lines, wanted)
-        there = {f.kind: f for f in reversed(list(_fields(lines, begin, end)))}
-        if field.kind in there:
-            old_field = there[field.kind]
-            lines.put(old_field.begin, old_field.end, _dressed(field, old_field))
-        elif after is None:
-            lines.insert(lines.last_text(begin, end), _dressed(field, _like(lines, begin, end)))
+        found = list(_fields(lines, begin, end))
+        ours = next((f for f in found if f.kind == field.kind), None)
+        first = next((f.begin for f in found if f.kind), None) if after is None else after
+        dressed = _dressed(field, ours or next(iter(found), None))
+        if ours:
+            lines.put(ours.begin, ours.end, dressed)
+        elif first is not None:
+            lines.put(first, first, dressed)
         else:
-            lines.put(after, after, _dressed(field, _like(lines, begin, end)))
-        begin, end = _area(lines, wanted)
-        after = next(f.end for f in _fields(lines, begin, end) if f.kind == field.kind)
+            lines.insert(lines.last_text(begin, end), dressed)
+        after = next(f.end for f in _fields(lines, *_area(lines, wanted)) if f.kind == field.kind)
     return bytes(lines)
 
 
@@ -110,7 +111,7 @@ def _end(lines: Lines, at: int, end: int) -> int:
         label = _LABEL.fullmatch(line)
         deeper = _indent(line) > depth
         listed = not bulleted and _ITEM.match(line) is not None and not (label and _kind(label["label"]))
-        if line.strip() and not deeper and not listed:
+        if not lines.blank(stop) and not deeper and not listed:
             break
         stop += 1
     while lines.blank(stop - 1):
@@ -125,10 +126,6 @@ def _kind(label: str) -> str:
 
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
-
-
-def _like(lines: Lines, begin: int, end: int) -> Field | None:
-    return next(_fields(lines, begin, end), None)
 
 
 def _dressed(new: Field, like: Field | None) -> list[str]:
