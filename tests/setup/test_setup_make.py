@@ -15,6 +15,7 @@ import pytest
 
 from setup import tools
 from setup.clone import Clone, here, kept_ports, read_env
+from setup.engine import remove_images
 from setup.process import running
 
 SERVICES = ("registry", "local-cloud", "prefect-server", "worker")
@@ -48,6 +49,7 @@ def new_clone(tmp_path_factory: pytest.TempPathFactory, base_image: str) -> Iter
     finally:
         for clone in made:
             make(clone, "down")
+            remove_images(f"relais.clone={clone.id}")
             shutil.rmtree(clone.home, ignore_errors=True)
 
 
