@@ -59,9 +59,13 @@ def image_denied(revision: str, project: str, image: str) -> Failure:
 
 
 def image_unreachable(revision: str, image: str, error: str) -> Failure:
-    """The registry does not answer [approximated: the real registry always answers]."""
-    text = f"The registry of image '{image}' could not be asked: {error}"
-    return Failure(_not_ready(revision, text), Common.POSTPONED_RETRY, False)
+    """The registry does not answer, or the image does not fit on the disk [approximated: the real registry always answers]."""
+    return Failure(_not_ready(revision, f"Image '{image}' could not be fetched: {error}"), Common.POSTPONED_RETRY, False)
+
+
+def refused(revision: str, error: str) -> Failure:
+    """The Docker Engine does not make or start the container [approximated]."""
+    return Failure(_not_ready(revision, f"The Docker Engine refused to run its container: {error}"), Common.INTERNAL, False)
 
 
 def image_architecture(revision: str, image: str, media_type: str) -> Failure:

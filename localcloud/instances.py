@@ -66,6 +66,7 @@ class Fleet:
         self._starting: dict[str, asyncio.Task[Instance]] = {}
         self._known: dict[str, Instance] = {}  # by container id: serving, starting or stopping
         self._kept: set[str] = set()  # revisions with a least number of instances that are reachable
+        self._dropped: set[str] = set()  # revisions to be let go as soon as their instance has started
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # what the data plane and the reconciler ask for
@@ -104,22 +105,19 @@ class Fleet:
     def settle(self, reachable: Mapping[str, Blueprint], retired: Iterable[str]) -> None:
         """Start what is reachable now and let go of what is retired; in the background."""
         for key, blueprint in reachable.items():
-            if blueprint.least:
-                self._kept.add(key)
+            self._dropped.discard(key)
+            (self._kept.add if blueprint.least else self._kept.discard)(key)
             if key not in self._serving and key not in self._starting:
                 self._spawn(self._warm(blueprint))
-        for key in retired:
-            self._kept.discard(key)
-            instance = self._serving.pop(key, None)
-            if instance is not None:
-                self._spawn(self._retire(instance))
+        self.drop(retired)
 
-    async def drop(self, keys: Iterable[str]) -> None:
-        """Stop the instances of revisions that are gone."""
+    def drop(self, keys: Iterable[str]) -> None:
+        """Stop the instances of revisions that are retired or gone, also those that are just starting; in the background."""
         for key in keys:
             self._kept.discard(key)
             starting = self._starting.get(key)
-            if starting is not None:
+            if starting is not None and key not in self._dropped:
+                self._dropped.add(key)
                 self._spawn(self._drop_later(key, starting))
             instance = self._serving.pop(key, None)
             if instance is not None:
@@ -127,7 +125,9 @@ class Fleet:
 
     async def _drop_later(self, key: str, starting: "asyncio.Task[Instance]") -> None:
         await asyncio.wait({starting})
-        await self.drop([key])
+        if key in self._dropped:  # nobody wanted it again meanwhile
+            self._dropped.discard(key)
+            self.drop([key])
 
     async def adopt(self, blueprints: Mapping[str, Blueprint], *, only_running: bool = False) -> None:
         """Take up the containers that run already, store what the others printed, and remove those."""
@@ -174,7 +174,10 @@ class Fleet:
     async def _start(self, blueprint: Blueprint, reason: str) -> Instance:
         variables = environment(blueprint, self._secrets)
         await self._engine.fetch(blueprint.service.project, blueprint.revision, blueprint.image)
-        container = await self._engine.create(blueprint, variables)
+        try:
+            container = await self._engine.create(blueprint, variables)
+        except APIError as error:
+            raise failures.refused(blueprint.revision, str(error.explanation or error)) from None
         instance = self._register(container, blueprint, 0, follow=False)
         try:
             self.note(blueprint, container, "INFO", reason)
@@ -228,7 +231,7 @@ class Fleet:
     async def _warm(self, blueprint: Blueprint) -> None:
         try:
             await self.ensure(blueprint, DEPLOYED)
-        except (failures.Failure, Refusal, asyncio.CancelledError) as error:
+        except (failures.Failure, Refusal) as error:
             log.warning("%s could not be started: %s", blueprint.revision, error)
 
     # ending

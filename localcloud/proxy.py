@@ -75,9 +75,10 @@ class Proxy:
         self._routes: dict[str, Routes] = {}
         self._doors: dict[int, tuple[ServiceName, str]] = {}
         self._sites: dict[int, tuple[socket.socket, asyncio.Task[web.SockSite]]] = {}
-        self._server = web.Server(self._answer, access_log=None)
+        self._server = web.Server(self._answer, access_log=None, auto_decompress=False, max_line_size=65536, max_field_size=65536)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=5, handle_signals=False)
         self._ready = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -151,7 +152,8 @@ class Proxy:
                 del self._doors[port]
                 door, site = self._sites.pop(port)
                 task = asyncio.create_task(_stop(door, site))
-                task.add_done_callback(lambda _: None)
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
 
     # one request
 
@@ -206,11 +208,14 @@ class Proxy:
         headers = _forwarded(exchange)
         if websocket.wanted(request):
             return await websocket.relay(exchange, self._session, instance.port, headers)
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = _counted(exchange) if request.body_exists else None
         url = websocket.target(request, instance.port)
         async with self._session.request(request.method, url, headers=headers, data=body, allow_redirects=False) as answer:
             response = web.StreamResponse(status=answer.status, reason=answer.reason)
             response.headers.extend(_end_to_end(answer.headers))
+            response.headers["Server"] = "Google Frontend"
             exchange.status = answer.status
             await response.prepare(request)
             async for chunk in answer.content.iter_any():
@@ -246,7 +251,10 @@ class Proxy:
         if exchange.remark:
             entry.text_payload = exchange.remark
         entry.span_id = exchange.span
-        self._store.write([entry])
+        try:
+            self._store.write([entry])
+        except Exception as error:  # a full disk, for example: the answer does not depend on its log entry
+            log.error("a request log entry was lost: %s", error)
 
 
 async def _stop(door: socket.socket, site: "asyncio.Task[web.SockSite]") -> None:

@@ -109,7 +109,7 @@ class Reconciler:
             conditions.ready_revision(wanted, time.monotonic() - began, pulled - began)
             stored = replace(stored, phase="ready")
         if self._state.revision(name) is None:  # deleted meanwhile
-            await self._fleet.drop([name])
+            self._fleet.drop([name])
             return
         wanted.reconciling = False
         wanted.observed_generation = wanted.generation
@@ -239,13 +239,14 @@ class Reconciler:
         except Refusal as refusal:
             log.warning("%s", refusal.message)
         for stored in self._state.services():
-            name = ServiceName.parse(stored.name)
-            targets = [Target(**each) for each in json.loads(stored.routes)]
-            if targets:
-                self._proxy.reserve(name)
-            for target in targets:
-                if target.tag:
-                    self._proxy.reserve(name, target.tag)
+            name, service = ServiceName.parse(stored.name), run_v2.Service.deserialize(stored.body)
+            if service.uri:  # the ports are the same as ever, unless somebody else took one meanwhile
+                service.uri = self._proxy.reserve(name)
+                service.urls = [service.uri]
+            for status in service.traffic_statuses:
+                if status.tag:
+                    status.uri = self._proxy.reserve(name, status.tag)
+            self._state.put_service(replace(stored, body=run_v2.Service.serialize(service)))
             self.serve(name)
 
     def reachable(self, name: ServiceName, revision: str) -> bool:
@@ -254,17 +255,17 @@ class Reconciler:
         served = {each["revision"] for each in json.loads(stored.routes)} if stored else set()
         return revision in served | {target.revision for target in self.read(name).traffic}
 
-    async def forget_revision(self, revision: str) -> None:
+    def forget_revision(self, revision: str) -> None:
         """Delete a revision that does not serve."""
         self._state.delete_revision(revision)
-        await self._fleet.drop([revision])
+        self._fleet.drop([revision])
 
-    async def forget(self, name: ServiceName) -> None:
+    def forget(self, name: ServiceName) -> None:
         """Delete a service with its revisions."""
         revisions = [each.name for each in self._state.revisions(str(name))]
         self._proxy.forget(name)
         self._state.delete_service(str(name))
-        await self._fleet.drop(revisions)
+        self._fleet.drop(revisions)
 
     async def close(self) -> None:
         """Stop trying; what was pending is tried again after a restart."""

@@ -78,7 +78,7 @@ class Services:
         service.delete_time = conditions.now()
         if request.validate_only:
             return _done(name.parent, service)
-        await self._reconciler.forget(name)
+        self._reconciler.forget(name)
 
         async def gone() -> Any:
             return service
@@ -178,20 +178,20 @@ class Services:
         self._state.put_service(replace(change.stored, body=run_v2.Service.serialize(change.service), made=made))
         if revision is not None:
             self._state.put_revision(revision)
-            await self._forget_oldest(name)
+            self._forget_oldest(name)
             resume, work = f"deploy {name} {revision.name}", self._reconciler.deploy(name, revision.name)
         else:
             resume, work = f"shift {name} -", self._reconciler.shift(name)
         operation = self._operations.start(name.parent, change.service, work, resume=resume)
         return await self._operations.settled(operation, _SOON_S)
 
-    async def _forget_oldest(self, name: ServiceName) -> None:
+    def _forget_oldest(self, name: ServiceName) -> None:
         """Beyond 1000 revisions the oldest that do not serve are deleted [https://cloud.google.com/run/quotas]."""
         service = run_v2.Service.deserialize(self._stored(str(name))[1].body)
         spared = {target.revision for target in service.traffic} | {short(service.latest_ready_revision)}
         for stored in self._state.revisions(str(name))[_MOST_REVISIONS:]:
             if short(stored.name) not in spared:
-                await self._reconciler.forget_revision(stored.name)
+                self._reconciler.forget_revision(stored.name)
 
 
 class Revisions:
@@ -232,7 +232,7 @@ class Revisions:
         revision.delete_time = conditions.now()
         if request.validate_only:
             return _done(name.parent, revision)
-        await self._reconciler.forget_revision(stored.name)
+        self._reconciler.forget_revision(stored.name)
 
         async def gone() -> Any:
             return revision

@@ -56,7 +56,7 @@ def test_an_image_that_is_not_in_the_registry_is_named(cloud: Cloud) -> None:
         cloud.create("no-image", template={"image": missing})
     with pytest.raises(exceptions.FailedPrecondition, match="not found"):
         cloud.create("no-repository", template={"image": f"{cloud.registry}/nowhere/at/all:1"})
-    with pytest.raises(exceptions.FailedPrecondition, match="could not be asked"):
+    with pytest.raises(exceptions.FailedPrecondition, match="could not be fetched"):
         cloud.create("no-registry", template={"image": "localhost:1/a/b:1"})
 
 

@@ -2,8 +2,10 @@
 
 import concurrent.futures
 import datetime
+import gzip
 import hashlib
 import json
+import socket
 import time
 from collections import Counter
 from typing import Any
@@ -201,12 +203,12 @@ def test_headers_status_and_path_go_through_unchanged(web: str) -> None:
 
 
 def test_a_websocket_is_relayed(web: str) -> None:
-    with connect(web.replace("http", "ws") + "/ws", compression=None) as socket:
+    with connect(web.replace("http", "ws") + "/ws", compression=None) as connected:
         for text in ("hallo", "x" * 300):
-            socket.send(text)
-            assert socket.recv(timeout=5) == text
-        socket.send(b"\x00\x01")
-        assert socket.recv(timeout=5) == b"\x00\x01"
+            connected.send(text)
+            assert connected.recv(timeout=5) == text
+        connected.send(b"\x00\x01")
+        assert connected.recv(timeout=5) == b"\x00\x01"
 
 
 def test_each_request_is_one_log_entry(cloud: Cloud, web: str) -> None:
@@ -282,9 +284,9 @@ def test_a_client_that_goes_away_disturbs_nobody(cloud: Cloud) -> None:
 
 
 def test_the_close_code_of_a_websocket_goes_through(web: str) -> None:
-    with connect(web.replace("http", "ws") + "/ws", compression=None) as socket:
-        socket.close(4001, "enough")
-        assert socket.close_code == 4001
+    with connect(web.replace("http", "ws") + "/ws", compression=None) as connected:
+        connected.close(4001, "enough")
+        assert connected.close_code == 4001
 
 
 def test_a_service_that_is_deleted_while_it_is_deployed_ends_its_operation(cloud: Cloud) -> None:
@@ -311,11 +313,36 @@ def test_two_deployments_at_once_both_end_and_the_newer_serves(cloud: Cloud) -> 
 
 def test_a_websocket_ends_when_its_instance_does(cloud: Cloud) -> None:
     made = cloud.create("socket")
-    with connect(made.uri.replace("http", "ws") + "/ws", compression=None) as socket:
-        socket.send("hallo")
-        assert socket.recv(timeout=5) == "hallo"
+    with connect(made.uri.replace("http", "ws") + "/ws", compression=None) as connected:
+        connected.send("hallo")
+        assert connected.recv(timeout=5) == "hallo"
         httpx.get(made.uri + "/exit?code=1", timeout=10)
         with pytest.raises(ConnectionClosed):
-            socket.recv(timeout=5)
+            connected.recv(timeout=5)
     assert eventually(lambda: cloud.entries("requests", "socket", "httpRequest.status=101"))
     assert httpx.get(made.uri, timeout=20).status_code == 200
+
+
+def test_a_compressed_body_and_a_body_that_waits_for_leave_go_through(web: str) -> None:
+    body = gzip.compress(b"hallo" * 1000)
+    seen = httpx.post(web + "/echo", content=body, headers={"Content-Encoding": "gzip"}).text
+    assert seen == hashlib.sha256(body).hexdigest()
+    host, port = web.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as raw:
+        raw.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        assert raw.recv(100).startswith(b"HTTP/1.1 100 Continue")
+        raw.sendall(b"hallo")
+        assert raw.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_a_revision_that_is_made_retired_and_reached_again_while_it_starts_ends_up_serving(cloud: Cloud) -> None:
+    service = two(cloud, "flip", SLOW="0.5")
+    shift(cloud, "flip", pinned("flip-b", 100))
+    eventually(lambda: {each.labels["relais.revision"] for each in cloud.containers() if "flip-" in each.name} == {"flip-b"})
+    for _ in range(3):
+        shift(cloud, "flip", pinned("flip-a", 100))
+        shift(cloud, "flip", pinned("flip-b", 100))
+    shift(cloud, "flip", pinned("flip-a", 100))
+    assert httpx.get(service.uri, timeout=20).text == "a"
+    eventually(lambda: {each.labels["relais.revision"] for each in cloud.containers() if "flip-" in each.name} == {"flip-a"})
+    assert len([each for each in cloud.containers() if "flip-" in each.name]) == 1
