@@ -3,6 +3,7 @@
 `make demo` runs it after `make up`; it may be run again and again.
 """
 
+import os
 import subprocess
 import sys
 import threading
@@ -27,7 +28,8 @@ from relais.errors import RelaisError
 from relais.model import ServiceName
 
 ROOT = Path(__file__).resolve().parent
-SAMPLE = home() / "sample" / "emergence"
+SAMPLE = Path(os.environ.get("RELAIS_SAMPLE") or home() / "sample" / "emergence-app")
+TOLD = ("prefect.flow_runs", "prefect.task_runs", "relais")
 LIMIT = 300.0  # seconds that one release of the sample may take
 
 
@@ -106,10 +108,11 @@ def released(prefect: SyncPrefectClient) -> FlowRun:
 def show(prefect: SyncPrefectClient, run: UUID, seen: set[UUID]) -> None:
     children = prefect.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run])))
     ids = [run, *(child.id for child in children)]
-    for line in prefect.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=ids)), limit=200, offset=0 if len(seen) < 200 else len(seen) - 50):
+    wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=ids))
+    for line in prefect.read_logs(wanted, limit=200, offset=max(0, len(seen) - 50)):
         if line.id not in seen:
             seen.add(line.id)
-            if line.name in ("prefect.flow_runs", "prefect.task_runs", "relais") and not line.message.startswith(("Finished in", "Created")):
+            if line.name in TOLD and not line.message.startswith(("Finished in", "Created", "Engine execution")):
                 print(f"  {line.timestamp:%H:%M:%S}  {line.message}", flush=True)
 
 
@@ -130,7 +133,8 @@ def told(service: ServiceName, good: FlowRun, bad: FlowRun, *, undone: bool) -> 
     print(f"  service    {serving.uri}/api/health")
     print(f"  documents  {SAMPLE / 'docs' / 'deployments'}")
     well = good.state_name == "Promoted" and bad.state_name == "RolledBack" and undone
-    print(f"\n  good version: {good.state_name}; broken version: {bad.state_name}; the split is {'as it was' if undone else 'NOT AS IT WAS'}")
+    split = "as it was" if undone else "NOT AS IT WAS"
+    print(f"\n  good version: {good.state_name}; broken version: {bad.state_name}; the split is {split}")
     return 0 if well else 1
 
 

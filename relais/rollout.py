@@ -18,6 +18,7 @@ from relais.model import LATEST, Judgement, Plan, ServiceName, Serving, Split, T
 ANNOTATION = "relais.dev/rollout"
 STAMP_RELEASE = "relais.dev/release"  # on the candidate's revision: which release made it
 STAMP_STABLE = "relais.dev/stable"  # on the candidate's revision: who served before it
+STAMP_TAG = "relais.dev/image-tag"  # on the candidate's revision: the tag that its image was pushed under
 STAMP_COMMIT = "relais.dev/commit"  # on the candidate's revision: what was released
 
 Phase = Literal["deploying", "verifying", "rolling", "restoring", "held", "fresh", "done"]

@@ -23,23 +23,22 @@ def write(record: Record) -> tuple[Finding, ...]:
         return ()
     plan, wanted, root = record.plan, record.plan.file.documents, Path(record.plan.source.root)
     paths = documents.paths(record, lambda path: (root / path).exists() and record.id.encode() not in (root / path).read_bytes())
-    boxes = contract.checklist(record)
+    language, report = wanted.language, paths.get("report", "")
     findings: list[Finding] = []
-    language = wanted.language
-    report = paths.get("report", "")
-    if report:
-        findings.append(_saved(root, "report", report, lambda _: documents.report(record, language, boxes)))
     if wanted.index:
         findings.append(_saved(root, "index", wanted.index, lambda old: documents.index(old, record, language, report)))
     if wanted.sync:
-        section = wanted.sync.section
-        findings.append(_saved(root, "synchronisation page", wanted.sync.path, lambda old: documents.sync(old, record, language, section, report)))
+        page, section = wanted.sync.path, wanted.sync.section
+        findings.append(_saved(root, "synchronisation page", page, lambda old: documents.sync(old, record, language, section, report)))
     if wanted.journal:
         findings.append(_saved(root, "journal", wanted.journal, lambda old: documents.journal(old, record, language, report)))
+    if report:  # last, so that its checklist knows the other pages; its own box is true once it is there
+        written = Finding(name="report", kind="document", outcome="passed", detail=report, required=False)
+        boxes = contract.checklist(record.plus(documents=(*findings, written)))
+        findings.insert(0, _saved(root, "report", report, lambda _: documents.report(record, language, boxes)))
     if findings:
-        findings += _committed(
-            plan, root, [f.evidence for f in findings if f.outcome == "passed"], record.push.digest if record.push else "unknown"
-        )
+        digest = record.push.digest if record.push else "unknown"
+        findings += _committed(plan, root, [f.evidence for f in findings if f.outcome == "passed"], digest)
     for finding in findings:
         say(str(finding))
     return tuple(findings)
@@ -67,7 +66,7 @@ def _committed(plan: Plan, root: Path, paths: list[str], digest: str) -> list[Fi
         commit = repo.commit(
             [*paths, *extra],
             fill(wanted.commit.message, {**plan.facts, "digest": digest, "url": plan.uri or "unknown"}),
-            author=wanted.commit.author,
+            author=wanted.commit.author or "",
         )
         found.append(Finding(name="documents committed", kind="document", outcome="passed", detail=str(commit), required=False))
         if wanted.push is True or (wanted.push == "auto" and rules.pushed and repo.remotes()):

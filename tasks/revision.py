@@ -31,6 +31,7 @@ def deploy(plan: Plan, pushed: Pushed) -> Candidate:
         rollout.STAMP_RELEASE: plan.id,
         rollout.STAMP_STABLE: rollout.dump_stable(plan.stable),
         rollout.STAMP_COMMIT: plan.source.commit.sha,
+        rollout.STAMP_TAG: plan.tag,
     }
     public = None if file.deploy.public == "keep" or file.deploy.public is serving.public else file.deploy.public
     scaling = (file.deploy.scaling.min_instances, file.deploy.scaling.max_instances) if file.deploy.scaling else None

@@ -130,7 +130,7 @@ def revisions(plan: Plan) -> tuple[Revision, ...]:
         say(f"the registry does not say which tags the images have: {problem.what}")
         images = ()
     tags = {image.digest: ", ".join(image.tags) for image in images}
-    table = tuple(r.model_copy(update={"tag": tags.get(r.digest, "")}) for r in found[:20])
+    table = tuple(r.model_copy(update={"tag": r.tag or tags.get(r.digest, "")}) for r in found[:20])
     for revision in table[:6]:
         state = "ready" if revision.ready else "not ready"
         say(f"  {revision.name:<40} {state:<9} {revision.percent:>3} %  {revision.tag or revision.digest[:19]}")

@@ -15,7 +15,7 @@ from google.protobuf.field_mask_pb2 import FieldMask  # type: ignore[attr-define
 from relais.clients.endpoint import client_of, translated
 from relais.errors import StepFailed
 from relais.model import LATEST, Revision, ServiceName, Serving, Share, Split, Target
-from relais.rollout import ANNOTATION, STAMP_COMMIT, STAMP_RELEASE, Write
+from relais.rollout import ANNOTATION, STAMP_COMMIT, STAMP_RELEASE, STAMP_TAG, Write
 
 READ, WRITE = 10.0, 15.0  # seconds; the guard of a release asks for less
 _LATEST = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST
@@ -202,6 +202,7 @@ def _revision(found: run_v2.Revision, split: Split) -> Revision:
         message=message,
         image=image,
         digest=image.partition("@")[2],
+        tag=found.annotations.get(STAMP_TAG, ""),
         percent=split.percent(name),
         commit=found.annotations.get(STAMP_COMMIT, ""),
         release=found.annotations.get(STAMP_RELEASE, ""),
