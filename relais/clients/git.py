@@ -254,7 +254,7 @@ class Repository:
         where, meanwhile = f"{self.path} ({branch})", f"somebody pushed to {branch} meanwhile"
         remedy = f"git pull --rebase, then git push: the commits are on {branch}"
         if self.branch() == branch:
-            code, _, err = self._try("rebase", "--quiet", "--no-autostash", theirs, timeout=HOOKS)
+            code, _, err = self._try(*self._identity(), "rebase", "--quiet", "--no-autostash", theirs, timeout=HOOKS)
             if code != 0:
                 self._try("rebase", "--abort")
                 raise StepFailed(f"{meanwhile}, and ours do not go on top: {_last(err)}", where=where, remedy=remedy)
