@@ -239,10 +239,11 @@ class Facts:
         if refused or self.state == "Planned":
             return
         builds = bool(self.plan.release.get("build", True))
+        moved: Outcome = "failed" if self.put_back else "passed" if self.split else "not proven"
         stages: list[tuple[str, bool, Outcome, str]] = [
             ("Cloud Run deployment, revision", r.deploy is not None, "passed", _took(r.deploy)),
             ("Verification at 0 %", r.verify is not None, worst(r.verify), tally(r.verify)),
-            ("Traffic", bool(self.moves) or self.promoted, "failed" if self.put_back else "passed", str(self.split or "")),
+            ("Traffic", bool(self.moves) or self.promoted, moved, str(self.split or "")),
             ("Validation", r.validate_ is not None, worst(r.validate_), tally(r.validate_)),
         ]
         if builds:

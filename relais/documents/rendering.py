@@ -25,7 +25,7 @@ def environment() -> Environment:
     )
     made.filters |= {
         "inline": inline, "code": code, "cell": cell, "block": words.block, "duration": words.duration, "size": words.size,
-        "commit": _commit, "split": _split, "known": _known, "second": _second, "moment": _moment, "full": _full,
+        "commit": _commit, "split": _split, "known": _known, "said": _said, "second": _second, "moment": _moment, "full": _full,
     }
     return made
 
@@ -33,6 +33,12 @@ def environment() -> Environment:
 @pass_context
 def _known(context: Context, text: str) -> str:
     return text or str(context["unknown"])
+
+
+@pass_context
+def _said(context: Context, text: str) -> str:
+    """A name in the document's language where it is one of ours, else as it is."""
+    return str(context["_"](text)) if text in FRENCH else inline(text)
 
 
 @pass_context
@@ -58,7 +64,7 @@ def render(name: str, record: Record, language: Language, **more: Any) -> str:
         return translate(text, language)
 
     text = environment().get_template(name).render(
-        _=say, unknown=say("not known"), colon=" : " if language == "fr" else ": ", words=FRENCH, signs=SIGNS, language=language,
+        _=say, unknown=say("not known"), colon=" : " if language == "fr" else ": ", signs=SIGNS, language=language,
         record=record, facts=facts, state_sign=STATE_SIGNS.get(facts.state, "❔"), session=session(facts),
         traffic=traffic(facts, say), health=health(facts, say), **more,
     )

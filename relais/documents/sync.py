@@ -49,13 +49,13 @@ def sync(old: bytes, record: Record, language: Language, section: str, report_pa
         found = list(_fields(lines, begin, end))
         ours = next((f for f in found if f.kind == field.kind), None)
         first = next((f.begin for f in found if f.kind), None) if after is None else after
-        dressed = _dressed(field, ours or next(iter(found), None))
+        dressed = _replacing(ours, field) if ours else _beside(next(iter(found), None), field)
         if ours:
             lines.put(ours.begin, ours.end, dressed)
-        elif first is not None:
+        elif first is not None and all(f.lead.strip() for f in found):
             lines.put(first, first, dressed)
         else:
-            lines.insert(lines.last_text(begin, end), dressed)
+            lines.insert(lines.last_text(begin, end) if first is None else first, dressed)
         after = next(f.end for f in _fields(lines, *_area(lines, wanted)) if f.kind == field.kind)
     return bytes(lines)
 
@@ -103,15 +103,15 @@ def _fields(lines: Lines, begin: int, end: int) -> Iterator[Field]:
 
 
 def _end(lines: Lines, at: int, end: int) -> int:
-    """The end of the field that begins there: a bullet owns what is deeper, a bare label the list under it."""
-    bulleted, depth = _ITEM.match(lines[at]) is not None, _indent(lines[at])
+    """The end of the field that begins there: a bullet owns what is deeper, a bare label with no text the list under it."""
+    depth = _indent(lines[at])
+    label = _LABEL.fullmatch(lines[at])
+    listing = label is not None and not label["lead"].strip() and not label["rest"].strip()
     stop = at + 1
     while stop < end:
         line = lines[stop]
-        label = _LABEL.fullmatch(line)
-        deeper = _indent(line) > depth
-        listed = not bulleted and _ITEM.match(line) is not None and not (label and _kind(label["label"]))
-        if not lines.blank(stop) and not deeper and not listed:
+        listed = listing and _ITEM.match(line) is not None and not _LABEL.fullmatch(line)
+        if not lines.blank(stop) and _indent(line) <= depth and not listed:
             break
         stop += 1
     while lines.blank(stop - 1):
@@ -128,13 +128,19 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 
-def _dressed(new: Field, like: Field | None) -> list[str]:
-    """A field of ours in the indents, bullet and label of the one that it replaces or stands beside."""
-    lead = like.lead if like else new.lead
-    same = like is not None and like.kind == new.kind and new.kind != "session"
-    head = like.head if like and same else new.head
-    inner = lead if not lead.strip() else " " * len(lead)
-    return [f"{lead}{head}{new.rest}", *(inner + line[2:] for line in new.inner)]
+def _replacing(old: Field, new: Field) -> list[str]:
+    """The new field with the indent, the bullet and the label of the old one; a session's label is new each time."""
+    return _dressed(old.lead, new.head if new.kind == "session" else old.head, new)
+
+
+def _beside(other: Field | None, new: Field) -> list[str]:
+    """The new field as a bullet, as deep as the fields that are there."""
+    lead = new.lead if other is None else other.lead if other.lead.strip() else other.lead + new.lead
+    return _dressed(lead, new.head, new)
+
+
+def _dressed(lead: str, head: str, new: Field) -> list[str]:
+    return [f"{lead}{head}{new.rest}", *(" " * len(lead) + line[2:] for line in new.inner)]
 
 
 # -- what it says -------------------------------------------------------------------------------------------------------

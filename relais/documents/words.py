@@ -113,6 +113,18 @@ FRENCH: Mapping[str, str] = {
     "Put back": "Remis en service",
     "Next steps": "Next steps",
     "Final checklist": "Checklist finale",
+    # the checklist
+    "Docker image built and pushed": "Image Docker buildée et pushée",
+    "Cloud Run revision deployed": "Révision Cloud Run déployée",
+    "Health check answers": "Le contrôle de santé répond",
+    "Metrics published": "Métriques exposées",
+    "Start-up log as expected": "Logs de démarrage comme attendu",
+    "Traffic routed to the new revision": "Trafic routé vers la nouvelle révision",
+    "Report written": "Documentation créée",
+    "Index updated": "Index des déploiements mis à jour",
+    "Synchronisation page updated": "Page de synchronisation mise à jour",
+    "Journal updated": "Journal de passation mis à jour",
+    "Smoke tests passed": "Smoke tests exécutés",
     # the journal and the synchronisation page
     "Journal": "Journal de passation",
     "Newest entries first.": "Entrées les plus récentes en premier.",

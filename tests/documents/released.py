@@ -249,8 +249,8 @@ RECORDS: dict[str, Record] = {
     "guarded": GUARDED, "held": HELD, "killed": KILLED, "without-plan": BLIND,
 }
 BOXES = (
-    seen("image built and pushed", DIGEST[:19]),
-    seen("revision deployed", NEW),
-    seen("smoke tests", "no credentials", "skipped", required=False),
-    seen("documents written", "not yet", "not proven"),
+    seen("Docker image built and pushed", DIGEST[:19]),
+    seen("Cloud Run revision deployed", NEW),
+    seen("Smoke tests passed", "no credentials", "skipped", required=False),
+    seen("Report written", "not yet", "not proven"),
 )

@@ -113,6 +113,13 @@ def test_other_fields_and_the_fields_of_other_sections_stay() -> None:
     assert "old" not in after
 
 
+def test_a_bare_field_with_text_owns_no_list_below_it() -> None:
+    before = "## Codex (cloud)\n\n**Statut** : old\n\n- **Autre** : x\n- kept\n\n**Next** :\n\n1. old\n2. older\n"
+    after = documents.sync(before.encode(), PROMOTED, "fr", "Codex (cloud)").decode()
+    assert "- **Autre** : x\n- kept\n\n**Next** :\n1. Monitoring" in after
+    assert "old" not in after
+
+
 # -- the tag file
 
 
@@ -226,7 +233,7 @@ def test_code_and_blocks_hold_any_backticks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.04, "0.0 s"), (9.96, "10 s"), (59.6, "1 min 00 s"), (192, "3 min 12 s"), (3600, "1 h 00 min"), (7199, "2 h 00 min")]
+    ("seconds", "shown"), [(0.04, "0.0 s"), (9.96, "10 s"), (59.6, "1 min 00 s"), (192, "3 min 12 s"), (7199, "2 h 00 min")]
 )
 def test_durations_read_well(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
