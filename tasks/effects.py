@@ -95,6 +95,7 @@ class OneParagraph(logging.Filter):
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         if isinstance(error, RelaisError):
             record.exc_info = record.exc_text = None
+            return not record.getMessage().startswith("Engine execution exited")  # the state has said it already
         return True
 
 
