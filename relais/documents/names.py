@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from relais.config import fill
 from relais.documents.facts import Facts
 from relais.documents.lines import Lines
-from relais.model import Record
+from relais.model import Plan, Record
 
 BUILD_TAG = "build_tag.txt"
 _TAG_LINE = re.compile(r"(?P<head>\s*(?:export\s+)?IMAGE_TAG\s*=\s*)(?P<quote>[\"']?)(?P<tag>[^\"'#]*?)(?P=quote)(?P<tail>\s*(?:#.*)?)")
@@ -15,11 +15,10 @@ _TAG_LINE = re.compile(r"(?P<head>\s*(?:export\s+)?IMAGE_TAG\s*=\s*)(?P<quote>[\
 
 def paths(record: Record, taken: Callable[[str], bool]) -> dict[str, str]:
     """The documents that the release file names: report, index, sync, journal; `taken` tells of another release's report."""
-    facts = Facts(record)
-    asked = facts.asked("documents")
+    asked = Facts(record).asked("documents")
     page = asked.get("sync")
     named = {
-        "report": _report(str(asked["report"]), facts, taken) if asked.get("report") else "",
+        "report": _report(str(asked["report"]), record.plan, taken) if record.plan and asked.get("report") else "",
         "index": asked.get("index"),
         "sync": page.get("path") if isinstance(page, dict) else "",
         "journal": asked.get("journal"),
@@ -27,18 +26,20 @@ def paths(record: Record, taken: Callable[[str], bool]) -> dict[str, str]:
     return {kind: str(path) for kind, path in named.items() if path}
 
 
-def _report(template: str, facts: Facts, taken: Callable[[str], bool]) -> str:
-    """The report's path with its placeholders filled; -2, -3 behind the name while another release has it."""
-    plan = facts.plan
-    if plan is None:
-        return ""
-    names = {
-        "timestamp": facts.clock.stamp(plan.started), "date": facts.clock.day(plan.started), "slug": plan.slug,
-        "service": plan.service.name,
-        "commit": plan.source.commit.sha, "short_commit": plan.source.commit.short, "tag": plan.tag, "revision": facts.revision,
-        "project": plan.service.project, "region": plan.service.region,
+def placeholders(plan: Plan) -> dict[str, str]:
+    """What {date}, {slug} and the like stand for, on the team's clock."""
+    clock = Facts(Record(id=plan.id, app="", started=plan.started, plan=plan)).clock
+    commit, service = plan.source.commit, plan.service
+    return {
+        "timestamp": clock.stamp(plan.started), "date": clock.day(plan.started), "slug": plan.slug, "service": service.name,
+        "commit": commit.sha, "short_commit": commit.short, "tag": plan.tag, "revision": plan.revision,
+        "project": service.project, "region": service.region,
     }  # fmt: skip
-    first = PurePosixPath(fill(template, names))
+
+
+def _report(template: str, plan: Plan, taken: Callable[[str], bool]) -> str:
+    """The report's path with its placeholders filled; -2, -3 behind the name while another release has it."""
+    first = PurePosixPath(fill(template, placeholders(plan)))
     path, number = first, 1
     while taken(str(path)):
         number += 1
