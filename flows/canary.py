@@ -9,6 +9,7 @@ from relais import rollout
 from relais.model import Move, Plan, Verdict, Window
 from tasks import evidence, traffic
 from tasks.effects import say
+from tasks.logbook import Logbook
 
 
 @flow(name="canary", flow_run_name="canary {plan.revision}")
@@ -18,18 +19,18 @@ def canary(plan: Plan) -> Verdict:
     Args:
         plan: The release's plan; its release file holds the steps and the rules.
     """
+    log, windows = Logbook.current(), tuple[Window, ...]()
     moves: list[Move] = []
-    windows: list[Window] = []
     for step, percent in enumerate(plan.file.canary.steps if plan.file.canary else ()):
         moves.append(traffic.shift(plan, percent, step))
+        if log is not None:
+            log.moved(moves[-1])
         with evidence.probing(plan, traffic.own_urls(plan)) as probed:
             window, decision, because = bake(plan, percent, moves[-1].at, probed)
-        windows.append(window)
+        windows = (*windows, window)
         if decision != "advance":
-            return Verdict(
-                word="held" if decision == "held" else "rolled back", because=because, windows=tuple(windows), moves=tuple(moves)
-            )
-    return Verdict(word="promoted", because=f"not worse at {_steps(windows)}", windows=tuple(windows), moves=tuple(moves))
+            return Verdict(word="held" if decision == "held" else "rolled back", because=because, windows=windows, moves=tuple(moves))
+    return Verdict(word="promoted", because=f"not worse at {_steps(windows)}", windows=windows, moves=tuple(moves))
 
 
 def bake(plan: Plan, percent: int, since: datetime, probed: evidence.Probing) -> tuple[Window, rollout.Decision, str]:
@@ -49,5 +50,5 @@ def bake(plan: Plan, percent: int, since: datetime, probed: evidence.Probing) ->
         traffic.renew(plan)
 
 
-def _steps(windows: list[Window]) -> str:
+def _steps(windows: tuple[Window, ...]) -> str:
     return ", ".join(f"{w.percent} % ({w.candidate_errors} errors in {w.candidate_requests} requests)" for w in windows)

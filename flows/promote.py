@@ -33,6 +33,6 @@ def promote(service: ServiceName, because: str = "by hand") -> State[Any]:
         wheel = traffic.take_over(service, f"promote {flow_run.get_id()}")
         plan = plan.model_copy(update={"wheel": wheel})
         say(f"taking {candidate.revision} further: {because}")
-        with traffic.guarded(plan) as guard:
+        with traffic.guarded(plan, log.moved) as guard:
             serve(log, plan, pushed, candidate, guard, canaried=bool(log.record.moves))
     return tell(log)

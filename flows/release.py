@@ -45,7 +45,7 @@ def release(
         pushed = log.did("push", image.push, plan, log.did("build", image.build, plan))
 
         # Serve. From the deploy on, any exit but promotion, or a declared hold, leaves the stable revisions with their traffic.
-        with traffic.guarded(plan) as guard:
+        with traffic.guarded(plan, log.moved) as guard:
             candidate = log.did("deploy", deployed, plan, pushed)
             log.did("verify", revision.verify, plan, candidate)
             if until == "verified":
@@ -69,7 +69,7 @@ def serve(log: Logbook, plan: Plan, pushed: Pushed, candidate: Candidate, guard:
         plan = plan.model_copy(update={"uri": candidate.uri})
         log.saw(plan=plan)
     verdict = log.did("canary", canary, plan) if plan.file.canary and not plan.first and not canaried else go(log)
-    log.saw(moves=verdict.moves, windows=verdict.windows)
+    log.saw(windows=verdict.windows)
     if verdict.word == "promoted":
         verdict = proven(log, plan, pushed, verdict)
     ended(log, plan, verdict, guard)
@@ -83,7 +83,7 @@ def go(log: Logbook) -> Verdict:
 def proven(log: Logbook, plan: Plan, pushed: Pushed, verdict: Verdict) -> Verdict:
     """All traffic, then the proof of what serves and the contract in production; red is a verdict too."""
     if not plan.first:
-        log.saw(moves=(*log.record.moves, log.did("promote", traffic.promote, plan)))
+        log.moved(log.did("promote", traffic.promote, plan))
     try:
         log.did("proof", validation.what_serves, plan, pushed)
         log.did("validate", validation.validate, plan)
@@ -112,4 +112,4 @@ def ended(log: Logbook, plan: Plan, verdict: Verdict, guard: traffic.Guard) -> N
         log.did("rollback", rollback, plan.service, because=verdict.because, wheel=plan.wheel)
         guard.stands("rolled back")
         log.saw(revisions=validation.revisions(plan))
-        log.ends("RolledBack", f"{plan.stable} serves again; {verdict.because}", well=False)
+        log.ends("RolledBack", f"{plan.stable} serves again, and traffic is pinned to it; {verdict.because}", well=False)

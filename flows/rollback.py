@@ -9,6 +9,7 @@ from prefect.states import Completed
 from relais.model import Finding, ServiceName, Wheel
 from tasks import traffic, validation
 from tasks.effects import hang_up_like_terminate
+from tasks.logbook import Logbook
 
 
 @flow(name="rollback", flow_run_name="rollback {service.name}")
@@ -24,7 +25,9 @@ def rollback(service: ServiceName, to: str = "recorded", because: str = "by hand
     hang_up_like_terminate()
     target = traffic.target(service, to)
     held = wheel or traffic.take_over(service, f"rollback {flow_run.get_id()}", foreign=True)
-    traffic.restore(service, held, target, because)
+    move = traffic.restore(service, held, target, because)
+    if (log := Logbook.current()) is not None:
+        log.moved(move)
     findings = validation.serves(service, target)
     traffic.release_lock(service, held)
     done: Any = Completed(name="RolledBack", message=f"{target} serves: {because}", data=findings)

@@ -1,5 +1,6 @@
 """How every run begins and ends: a logbook is opened, whatever happens becomes a state with a name, and the same things are told."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,8 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from relais.clients.git import Repository
 from relais.config import load
-from relais.errors import Refused, RelaisError
-from relais.model import Record
-from tasks import documents
+from relais.errors import Lost, Refused, RelaisError
+from tasks import documents, traffic, validation
 from tasks.effects import hang_up_like_terminate, say
 from tasks.logbook import Logbook
 
@@ -40,18 +40,29 @@ def story(log: Logbook) -> Iterator[Logbook]:
             yield log
         except Refused as no:
             log.ends("Refused", str(no), no)
+        except Lost as foreign:  # a person, or another run, decides now: what they wrote stays written
+            log.ends("Held", str(foreign), foreign)
         except RelaisError as problem:
-            log.ends(_word(log.record), str(problem), problem)
+            log.ends("RolledBack" if put_back(log) else "Failed", str(problem), problem)
         except Exception as bug:
+            put_back(log)
             log.ends("Failed", f"{type(bug).__name__}: {bug}", bug)
             raise
         except BaseException as signal:  # TerminationSignal, KeyboardInterrupt: the guard has put traffic back already
             log.ends("Interrupted", f"the run was ended from outside ({type(signal).__name__}); who serves is as recorded", signal)
 
 
-def _word(record: Record) -> str:
-    """A release that had moved traffic is rolled back by its guard; one that had not just failed."""
-    return "RolledBack" if record.moves else "Failed"
+def put_back(log: Logbook) -> bool:
+    """Whether the guard has put traffic back; then it is proven, and the lock is free. The watch does this where we cannot."""
+    plan, moves = log.record.plan, log.record.moves
+    if plan is None or not moves or not moves[-1].split.same(plan.stable):
+        return False
+    try:
+        validation.serves(plan.service, plan.stable)
+        traffic.release_lock(plan.service, plan.wheel)
+    except RelaisError as problem:
+        say(f"traffic was put back and is not proven yet, the watch goes on: {problem}", level=logging.WARNING)
+    return True
 
 
 def tell(log: Logbook) -> State[Any]:

@@ -8,7 +8,7 @@ from relais.config import ReleaseFile, fill
 from relais.config.release import slug_of
 from relais.errors import Refused
 from relais.model import LATEST, App, Finding, Line, Plan, Record, Serving, Source, Spec, Split, Stable, Text, Wheel, blocking
-from relais.rollout import require_free
+from relais.rollout import read, require_free
 
 LIMITS = ("memory", "cpu", "timeout", "max_instances")  # less of these than what serves blocks, unless the file allows it by name
 GUARDED = ("service_account",)  # a change of these blocks, unless the file allows it by name
@@ -92,6 +92,7 @@ def traffic(serving: Serving, candidate: str, steps: tuple[int, ...], finish: st
     """Who serves now, pins and foreign tags named, and what this release will do about them."""
     if not serving.exists:
         yield Line(kind="added", what="service", after=f"{serving.service.name}: its first revision serves as soon as it is ready")
+    if not serving.split.by_name():
         yield Line(kind="note", what="first release: there is no stable revision to compare with or to go back to, so there is no canary")
         return
     yield Line(kind="changed", what="traffic", before=str(serving.split), after=_way(candidate, steps))
@@ -99,7 +100,9 @@ def traffic(serving: Serving, candidate: str, steps: tuple[int, ...], finish: st
         yield Line(kind="note", what=f"traffic is pinned to {serving.split}: a plain deploy would get 0 %; this release moves it by name")
     if len(serving.split.by_name()) > 1:
         yield Line(kind="note", what="several revisions share the traffic; all of them are the stable side, and come back together")
-    foreign = sorted(t.tag for t in serving.desired if t.tag)
+    last = read(serving)
+    ours = (last.tag, last.stable_tag) if last else ()
+    foreign = sorted(t.tag for t in serving.desired if t.tag and t.tag not in ours)
     if foreign:
         yield Line(kind="note", what=f"tags of others stay: {', '.join(foreign)}")
     if serving.latest_created and serving.split.percent(serving.latest_created) == 0:
@@ -151,7 +154,7 @@ def draw(
     names["tag"] = fill(file.release.tag, names)
     again = stable.candidate_of(record.id)
     revision = again or free_name(f"{file.service}-{fill(file.deploy.revision_suffix, names)}", stable.taken)
-    steps = file.canary.steps if file.canary and serving.exists else ()
+    steps = file.canary.steps if file.canary else ()
     finish = file.canary.finish if file.canary else "as-before"
     changes = tuple(c.model_dump() for c in file.release.changes) or tuple({"title": str(c), "items": []} for c in source.since[:30])
     return Plan(
@@ -169,7 +172,7 @@ def draw(
         tag=names["tag"],
         revision=revision,
         traffic_tag=f"c-{record.id.rpartition('-')[2]}",
-        first=not serving.exists,
+        first=not serving.split.by_name(),
         stable=serving.split,
         stable_spec=stable.before,
         uri=serving.uri,

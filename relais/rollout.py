@@ -134,6 +134,9 @@ def begin(serving: Serving, plan: Plan, digest: str, now: datetime, policy: Mapp
             where=str(serving.service),
             remedy="somebody moved traffic while this release was being built: look at what they did, then release again",
         )
+    if plan.first:  # nobody serves: the service was made and never became ready
+        targets = (Target(revision=LATEST, percent=100, tag=plan.traffic_tag),)
+        return _as_it_stands(serving, first(plan, digest, now, policy, lease), targets)
     return _write(serving, _new(plan, digest, now, policy, lease, plan.stable.by_name()), plan.stable)
 
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from relais.clients.files import write_whole
 from relais.config import home
 from relais.errors import BadInput, RelaisError
-from relais.model import Problem, Record, Timing, medians
+from relais.model import Move, Problem, Record, Timing, medians
 from tasks.effects import say, within
 
 P = ParamSpec("P")
@@ -81,6 +81,15 @@ class Logbook:
             self._timed(stage, (datetime.now(UTC) - begun).total_seconds())
         self.saw(**({stage: seen} if stage in _FIELDS else {}))
         return seen
+
+    @classmethod
+    def current(cls) -> "Logbook | None":
+        """The logbook of the release that this run is part of."""
+        return _open.get()
+
+    def moved(self, move: Move) -> None:
+        """Traffic was moved: kept at once, for whoever has to go on from here."""
+        self.saw(moves=(*self.record.moves, move))
 
     def saw(self, **seen: Any) -> None:
         """Add to the record, and keep it."""

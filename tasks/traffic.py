@@ -188,7 +188,6 @@ class Guard:
 
     def __init__(self) -> None:
         self.because = ""
-        self.restored: Move | None = None
 
     def stands(self, because: str) -> None:
         """From here on, the split that was written is meant to stay."""
@@ -196,18 +195,20 @@ class Guard:
 
 
 @contextlib.contextmanager
-def guarded(plan: Plan) -> Iterator[Guard]:
+def guarded(plan: Plan, moved: Callable[[Move], None]) -> Iterator[Guard]:
     """Any exit but promotion, or a declared hold, gives the stable revisions their traffic back and frees the lock.
 
     It moves traffic only while the wheel is still ours: a run that lost it must not undo a promotion or a person's hotfix.
+    `moved` is told of the move, once it is accepted.
     """
     guard = Guard()
     try:
         yield guard
     except BaseException as error:
-        if not guard.because and not plan.first:
+        if not guard.because:
             with shielded():
-                guard.restored = _put_back(plan, error)
+                if (move := _put_back(plan, error)) is not None:
+                    moved(move)
         raise
 
 
@@ -217,7 +218,7 @@ def _put_back(plan: Plan, error: BaseException) -> Move | None:
         held = rollout.read(CloudRun().read(plan.service, timeout=GUARD_READ))
         if held is None or held.wheel != plan.wheel or held.phase in ("done", "fresh"):
             return None
-        if held.phase in ("deploying", "verifying"):  # nobody was moved
+        if held.phase in ("deploying", "verifying") or plan.first:  # nobody was moved, or there is nothing to go back to
             release_lock(plan.service, plan.wheel)
             return None
         if held.phase == "restoring":
