@@ -8,7 +8,7 @@ from itertools import pairwise
 
 _BLANK = " \t\r"
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})(.*)")
-_HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*\r?\Z")
+_HEADING = re.compile(r" {0,3}(#{1,6})(?=[ \t\r]|\Z)(.*)", re.DOTALL)
 _ISO = re.compile(r"(?<!\d)(\d{4})-(\d{2})-(\d{2})(?:[ T](\d{2}):(\d{2}))?(?!\d)")
 
 
@@ -113,7 +113,7 @@ class Lines:
         for index, (at, match) in enumerate(found):
             level = len(match[1])
             end = next((other for other, m in found[index + 1 :] if len(m[1]) <= level), len(self))
-            made.append(Heading(at=at, level=level, text=(match[2] or "").strip(), end=end))
+            made.append(Heading(at=at, level=level, text=_title(match[2]), end=end))
         return tuple(made)
 
     def last_text(self, begin: int, end: int) -> int:
@@ -121,6 +121,13 @@ class Lines:
         while end > begin and (self.blank(end - 1) or (self[end - 1].strip() == "---" and end - 1 > begin and self.blank(end - 2))):
             end -= 1
         return end
+
+
+def _title(text: str) -> str:
+    """A heading's text without the marks that may close it."""
+    title = text.strip()
+    open_ended = title.rstrip("#")
+    return title if open_ended and not open_ended[-1].isspace() else open_ended.strip()
 
 
 def day_of(text: str) -> tuple[int, ...] | None:

@@ -1,6 +1,7 @@
 """Whatever bytes a page holds: an edit done twice is done once, and what is outside of it stays as it was."""
 
 import os
+import time
 
 import pytest
 from hypothesis import example, given, settings
@@ -170,6 +171,25 @@ def test_a_build_tag_written_twice_is_written_once(old: bytes) -> None:
     once = documents.build_tag(old, "deploy-p1-20251009-140211")
     assert b"deploy-p1-20251009-140211" in once
     assert documents.build_tag(once, "deploy-p1-20251009-140211") == once
+
+
+ODD = {
+    "a long heading": b"# " + b" " * 200_000 + b"x",
+    "fences never closed": b"```x\n" * 12_000,
+    "comments never closed": b"<!--\n" * 12_000,
+    "pipes": b"|" * 100_000,
+    "stars": b"**" * 50_000,
+    "a long label": b"- **" + b" " * 99_999,
+}
+
+
+@pytest.mark.parametrize("old", ODD.values(), ids=ODD)
+def test_odd_pages_take_no_time(old: bytes) -> None:
+    begun = time.monotonic()
+    documents.index(old, PROMOTED, "fr")
+    documents.journal(old, PROMOTED, "fr")
+    documents.sync(old, PROMOTED, "fr", "Codex (cloud)")
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n"])

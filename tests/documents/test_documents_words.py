@@ -36,7 +36,7 @@ def test_every_box_of_the_checklist_has_a_french_name() -> None:
     assert {box.name for box in contract.checklist(PROMOTED)} <= FRENCH.keys()
 
 
-STAGES = ("plan", "build", "push", "deploy", "verify", "verdict", "proof", "validate_", "metrics", "revisions", "rollback", "ended", "problem")
+STAGES = "plan build push deploy verify verdict proof validate_ metrics revisions rollback problem ended".split()
 
 
 @pytest.mark.parametrize("stage", STAGES)
