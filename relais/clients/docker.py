@@ -36,8 +36,11 @@ _TAIL: Final = 30
 Builder = Literal["buildx", "BuildKit by the Engine's API"]
 
 _MADE: Final = re.compile(r"^(RUN )?(?:\|\d+ (?:\S+=\S* )*)?/bin/(?:ba)?sh -c (?:#\(nop\) +)?| # buildkit$")
-_BUILDX_STEP: Final = re.compile(r"^ > (\[.*\].*?):?$", re.MULTILINE)
+_BUILDX_FAILED: Final = re.compile(r"^ > (\[[^\n]+?):?\n(.*?)^------$", re.MULTILINE | re.DOTALL)
 _BUILDX_ERROR: Final = re.compile(r"^ERROR: (.*)$", re.MULTILINE)
+_BUILDX_CLOCK: Final = re.compile(r"^\d+\.\d+ ")
+# The context named default is where DOCKER_HOST points, else this machine's socket: the Engine that the SDK talks to.
+_BUILDX: Final = ("docker", "--context", "default", "buildx")
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ class Engine:
         """Which BuildKit builds, chosen once: buildx where the docker command has it, else the Engine's own; never the classic builder."""
         if shutil.which("docker"):
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                asked = subprocess.run(["docker", "buildx", "version"], capture_output=True, timeout=20, check=False)
+                asked = subprocess.run([*_BUILDX, "version"], capture_output=True, timeout=20, check=False)
                 if asked.returncode == 0 and b"buildx" in asked.stdout:
                     return "buildx"
         return "BuildKit by the Engine's API"
@@ -262,8 +265,8 @@ class Engine:
 
     def _by_buildx(self, order: _Order, progress: Progress) -> str:
         """`docker buildx build --load`; one manifest and no attestations, so that there is one digest."""
-        command = ["docker", "buildx", "build", "--load", "--provenance=false", "--sbom=false", "--progress=plain", "--tag", order.tag]
-        command += ["--platform", order.platform, "--file", str(order.dockerfile)]
+        command = [*_BUILDX, "build", "--builder", "default", "--load", "--provenance=false", "--sbom=false", "--progress=plain"]
+        command += ["--tag", order.tag, "--platform", order.platform, "--file", str(order.dockerfile)]
         # Values of arguments come by the environment: an argument list is readable by everybody on the machine.
         command += [part for name in order.args for part in ("--build-arg", name)]
         command += [part for name, value in order.labels.items() for part in ("--label", f"{name}={value}")]
@@ -398,8 +401,10 @@ def ensure_platform(built: Built | Image, wanted: str) -> None:
 def _buildx_error(ran: commands.Ran, where: str) -> RelaisError:
     if ran.started_error is not None:
         return Denied(ran.started_error, where=where, remedy="install the docker command, with buildx")
-    messages, steps = _BUILDX_ERROR.findall(ran.output), _BUILDX_STEP.findall(ran.output)
-    return build_error(messages[-1] if messages else ran.reason, where, steps[-1] if steps else "", tuple(ran.tail(_TAIL).splitlines()))
+    messages, failed = _BUILDX_ERROR.findall(ran.output), _BUILDX_FAILED.findall(ran.output)
+    step, said = failed[-1] if failed else ("", "" if messages else ran.tail(_TAIL))
+    lines = tuple(_BUILDX_CLOCK.sub("", line) for line in said.splitlines())
+    return build_error(messages[-1] if messages else ran.reason, where, step, lines)
 
 
 # -- words -----------------------------------------------------------------------------------------------------------------

@@ -127,8 +127,7 @@ class Repository:
 
     def resolve(self, ref: str) -> Commit:
         """The commit that a hash, a branch, a tag or a remote's branch names."""
-        candidates = (ref, *(f"refs/remotes/{remote}/{ref}" for remote in self.remotes()))
-        sha = next(filter(None, map(self._sha, candidates)), None)
+        sha = self._sha(ref) or next(filter(None, (self._sha(f"refs/remotes/{remote}/{ref}") for remote in self.remotes())), None)
         if sha is None:
             raise BadInput(f"there is no commit {ref!r}", where=str(self.path), remedy=self._nearest(ref))
         return self._commits("-1", sha)[0]
