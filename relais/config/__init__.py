@@ -23,6 +23,7 @@ from relais.config.image import Build, Push, SizeLimits
 from relais.config.preflight import Check, Git, Preflight, Reading, Waiver
 from relais.config.problems import Problem
 from relais.config.reading import check, load, load_env_file, parse
+from relais.config.reference import reference
 from relais.config.release import Change, Release, slug_of
 from relais.config.scalars import Cpu, Size, duration, duration_text, fill, found_in, placeholders, size
 from relais.config.section import FACTS, NAMES
@@ -90,6 +91,7 @@ __all__ = [
     "load_env_file",
     "parse",
     "placeholders",
+    "reference",
     "size",
     "slug_of",
     "who",

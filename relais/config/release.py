@@ -55,7 +55,7 @@ class Release(Section):
     tag: Annotated[str, template(*NAMES)] = "deploy-{short_commit}-{timestamp}"
     """The image's tag, made once when the run starts."""
     by: Line | None = None
-    """Who releases, as every document names them; otherwise the Prefect or Git user."""
+    """Who releases, as every document names them; otherwise RELAIS_BY, or the user of the worker."""
     commit: Commit | None = None
     """The commit that the documents name beside the one that is built."""
     changes: tuple[Change, ...] = ()
