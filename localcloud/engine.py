@@ -21,7 +21,7 @@ from localcloud.wire import Code, Refusal
 
 T = TypeVar("T")
 CLONE, SERVICE, REVISION, NAME = "relais.clone", "relais.service", "relais.revision", "relais.name"
-_CALL_S, _PULL_S = 30, 600
+_PING_S, _CALL_S, _PULL_S = 5, 30, 600
 
 
 class EngineDown(Refusal):
@@ -59,7 +59,7 @@ class Engine:
 
     async def check(self) -> None:
         """Raise EngineDown unless the Engine answers."""
-        await self._call(lambda api: api.ping())
+        await self._call(lambda api: api.ping(), seconds=_PING_S)
 
     async def resolve(self, project: str, revision: str, image: str) -> str:
         """Give the image by its digest, as the registry has it now; a Failure if it is missing, closed to us or for another machine."""

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from docker.errors import DockerException, NotFound
@@ -13,13 +13,14 @@ from requests import RequestException
 
 from localcloud.blueprint import Blueprint
 from localcloud.engine import Engine
-from localcloud.entries import line_entry
+from localcloud.entries import line_entry, nanoseconds
 from localcloud.logs import LogStore
 from localcloud.state import State
 from localcloud.wire import Refusal
 
 Stream = Literal["stdout", "stderr"]
 STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
+_OWN_ID = "logging.googleapis.com/insertId"
 _LONGEST_LINE = 255 * 1024  # an entry may have 256 KB [https://cloud.google.com/logging/quotas]
 
 
@@ -64,7 +65,7 @@ class Output:
         self._state.delete_cursors(container)
 
     def _follow(self, container: str, blueprint: Blueprint, stream: Stream, since: str, close: Callable[[Stream], None]) -> None:
-        last, runs = since, True
+        last, runs = _earlier(since), True
         while runs:
             try:
                 last = self._read(container, blueprint, stream, last)
@@ -121,9 +122,20 @@ class Output:
 
 
 def _entry(line: _Line) -> object:
-    name = line.blueprint.service
-    revision = line.blueprint.revision
-    return line_entry(name.project, name.region, name.service, revision, line.container, line.stream, line.text, line.stamp)
+    """The line's entry; its id follows from the line, so that a line that is read twice is one entry."""
+    name, revision = line.blueprint.service, line.blueprint.revision
+    entry = line_entry(name.project, name.region, name.service, revision, line.container, line.stream, line.text, line.stamp)
+    if _OWN_ID not in line.text:
+        entry.insert_id = f"{nanoseconds(line.stamp):016x}{line.container[:6]}"
+    return entry
+
+
+def _earlier(stamp: str) -> str:
+    """Two seconds before the last line that was handed to the store, which may not have had time to write it."""
+    if not stamp:
+        return ""
+    before = datetime.fromisoformat(stamp[:19]) - timedelta(seconds=2)
+    return f"{before:%Y-%m-%dT%H:%M:%S}.000000000Z"
 
 
 def _seconds(stamp: str) -> float:

@@ -1,6 +1,7 @@
 """What a restart of the local cloud keeps, and what its command line says."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -46,6 +47,25 @@ def test_no_line_is_lost_or_doubled_by_a_restart(own_cloud: Callable[..., Cloud]
     time.sleep(0.5)
     texts = [each.text_payload for each in cloud.entries("stdout", "lines")]
     assert (len(texts), texts.count("meanwhile")) == (52, 1)
+
+
+def test_lines_that_were_printed_just_before_a_crash_are_there_once_each(own_cloud: Callable[..., Cloud]) -> None:
+    cloud = own_cloud()
+    made = cloud.create("crash")
+    for _ in range(3):
+        httpx.get(made.uri + "/lines?n=100")
+    cloud.stop(signal.SIGKILL)
+    cloud.start()
+    eventually(lambda: len(cloud.entries("stdout", "crash")) >= 301)
+    time.sleep(0.5)
+    assert len(cloud.entries("stdout", "crash")) == 301
+
+
+def test_containers_end_with_the_local_cloud_when_asked(own_cloud: Callable[..., Cloud]) -> None:
+    cloud = own_cloud("--down-removes")
+    cloud.create("ends")
+    assert cloud.stop() == 0
+    assert not cloud.containers()
 
 
 def test_a_container_that_died_meanwhile_is_told_and_replaced(own_cloud: Callable[..., Cloud]) -> None:
@@ -107,3 +127,33 @@ def test_a_port_in_use_and_a_state_in_use_are_one_sentence_each(own_cloud: Calla
     assert "Traceback" not in done.stderr
     done = run("--port", "0", "--state", str(cloud.state), *common)
     assert "Another localcloud uses the state" in done.stderr
+
+
+def test_a_port_that_somebody_took_meanwhile_is_replaced_and_told(own_cloud: Callable[..., Cloud]) -> None:
+    cloud = own_cloud()
+    before = cloud.create("moved", env={"SAY": "here"})
+    cloud.stop()
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", int(before.uri.rsplit(":", 1)[1])))
+        other.listen()
+        cloud.start()
+        after = cloud.get("moved")
+        assert after.uri != before.uri
+        assert httpx.get(after.uri).text == "here"
+
+
+def test_containers_of_an_engine_that_answers_late_are_taken_up_then(own_cloud: Callable[..., Cloud], tmp_path: Path) -> None:
+    cloud = own_cloud()
+    made = cloud.create("late", env={"SAY": "here"})
+    (ran,) = cloud.containers(running=True)
+    cloud.stop()
+    link = tmp_path / "docker.sock"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", f"unix://{link}")
+        cloud.start()
+    assert httpx.get(made.uri, timeout=10).status_code == 503
+    link.symlink_to("/var/run/docker.sock")
+    eventually(lambda: httpx.get(made.uri, timeout=20).status_code == 200)
+    eventually(lambda: len(cloud.containers()) == 1)
+    assert cloud.containers()[0].id == ran.id or cloud.containers()[0].status == "running"

@@ -15,6 +15,7 @@ signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass
