@@ -13,7 +13,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from relais.clients.git import Repository
 from relais.config import load
-from relais.errors import Lost, Refused, RelaisError
+from relais.errors import BadInput, Lost, Refused, RelaisError
 from tasks import documents, traffic, validation
 from tasks.effects import hang_up_like_terminate, say
 from tasks.logbook import Logbook
@@ -38,7 +38,7 @@ def story(log: Logbook) -> Iterator[Logbook]:
     with log.opened():
         try:
             yield log
-        except Refused as no:
+        except (Refused, BadInput) as no:
             log.ends("Refused", str(no), no)
         except Lost as foreign:  # a person, or another run, decides now: what they wrote stays written
             log.ends("Held", str(foreign), foreign)

@@ -10,7 +10,7 @@ from prefect.states import Completed
 from pydantic import BaseModel, Field
 
 from relais import rollout
-from relais.errors import BadInput, RelaisError
+from relais.errors import RelaisError
 from relais.model import Serving
 from tasks import documents, traffic, validation
 from tasks.effects import say
@@ -65,10 +65,8 @@ def attend(serving: Serving) -> str:
 
 def written(found: rollout.Rollout, action: str) -> None:
     """The documents of a release that somebody else began; without its record, the log alone tells."""
-    try:
-        log = Logbook.find(found.release)
-    except BadInput as missing:
-        say(f"no documents: {missing.what}")
+    log = Logbook.of(found.release)
+    if log is None:
         return
     serves = f"{found.stable} serves again" if action == "restore" else "no user was moved"
     summary = f"its driver died in the phase {found.phase}; {serves}"

@@ -195,7 +195,7 @@ def _deployments(clone: Clone) -> bool:
         say("  there is no prefect.yaml: no deployments")
         return False
     # The forms come from the flows and from the models of their parameters.
-    key = _digest(clone, ["prefect.yaml", "flows/*.py", "tasks/*.py", "relais/*.py"], *_settings(read_env(clone)))
+    key = _digest(clone, ["prefect.yaml", "flows/*.py", "tasks/*.py", "relais/**/*.py"], *_settings(read_env(clone)))
     stamp = clone.home / "prefect" / "deployed"
     if stamp.exists() and stamp.read_text() == key:
         return False

@@ -1,6 +1,7 @@
 """The team's own checks, side by side, each with a time limit and its output kept; what passed for the same commit is used again."""
 
 import hashlib
+import itertools
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ from relais.config import Check, who
 from relais.errors import StepFailed
 from relais.model import App, Finding, Source
 from tasks.effects import effect, say
+
+SHOWN = 500  # lines of a check's output that go into the run's log; the last ones are in the record in any case
 
 
 def _key(_context: TaskRunContext, parameters: dict[str, Any]) -> str | None:
@@ -37,13 +40,13 @@ def _key(_context: TaskRunContext, parameters: dict[str, Any]) -> str | None:
 )
 def check(root: str, wanted: Check, inputs: str) -> Finding:  # noqa: ARG001 - `inputs` is what the cache knows it by
     """Run one check; it raises when it is red, so that only what passed is ever used again."""
-    ran = run_command(
-        wanted.run,
-        Path(root),
-        env={},
-        timeout=wanted.timeout.total_seconds(),
-        on_line=lambda line: say(f"  {wanted.name} | {line}", level=10),
-    )
+    count = itertools.count()
+
+    def show(line: str) -> None:
+        if next(count) < SHOWN:
+            say(f"{wanted.name} | {line}")
+
+    ran = run_command(wanted.run, Path(root), env={}, timeout=wanted.timeout.total_seconds(), on_line=show)
     finding = contract.command_finding(wanted, ran, kind="check", known=_known(root, wanted))
     say(str(finding))
     if finding.outcome not in ("passed", "waived"):

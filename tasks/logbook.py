@@ -83,6 +83,15 @@ class Logbook:
         return seen
 
     @classmethod
+    def of(cls, release: str) -> "Logbook | None":
+        """The logbook of an earlier release, where there is one on this machine."""
+        try:
+            return cls.find(release)
+        except BadInput as missing:
+            say(f"no documents will be written: {missing.what}")
+            return None
+
+    @classmethod
     def current(cls) -> "Logbook | None":
         """The logbook of the release that this run is part of."""
         return _open.get()

@@ -177,6 +177,12 @@ def release_lock(service: ServiceName, wheel: Wheel) -> None:
     _drive(service, lambda serving: rollout.enter(serving, wheel, "done", datetime.now(UTC), untag=True))
 
 
+def release_of(service: ServiceName) -> str:
+    """The release that the service's rollout belongs to; "" where there is none."""
+    found = rollout.read(CloudRun().read(service))
+    return found.release if found else ""
+
+
 def own_urls(plan: Plan) -> dict[Literal["candidate", "stable"], str]:
     """The tagged URLs of both sides, as the service names them."""
     serving = CloudRun().read(plan.service)

@@ -117,7 +117,8 @@ def _pushed(directory: Path, commit: str, image: str) -> str:
     engine = docker.from_env(timeout=120)
     with tempfile.TemporaryDirectory(prefix="emergence-phase3b-") as scratch:
         with tarfile.open(fileobj=io.BytesIO(_archived(directory, commit))) as archive:
-            archive.extractall(scratch, filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _path: member)  # not there before Python 3.11.4
+            archive.extractall(scratch)
         base_image(engine, Path(scratch))
         _front_end(Path(scratch))
         labels = {"org.opencontainers.image.revision": commit, "relais.clone": os.environ.get("RELAIS_CLONE", "")}

@@ -74,7 +74,8 @@ def test_a_bad_candidate_that_was_left_as_the_newest_revision_is_named() -> None
 
 
 def test_the_first_release_says_that_there_is_no_stable_revision_and_no_canary() -> None:
-    assert "there is no stable revision to compare with or to go back to, so there is no canary" in notes(service(exists=False, split=Split()))
+    said = notes(service(exists=False, split=Split()))
+    assert "there is no stable revision to compare with or to go back to, so there is no canary" in said
 
 
 def test_a_change_of_who_may_call_the_service_blocks_unless_it_is_allowed_by_name() -> None:
