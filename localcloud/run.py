@@ -274,6 +274,8 @@ def _done(parent: str, resource: Any) -> Any:
 def _page(found: Sequence[T], size: int, token: str) -> tuple[Sequence[T], str]:
     if token and not token.isdigit():
         raise validation.invalid(f"page_token '{token}' was not given by this service.")
+    if size < 0:
+        raise validation.invalid("page_size must not be negative.")
     start = int(token or 0)
     end = start + min(size or 100, 1000)
     return found[start:end], str(end) if end < len(found) else ""

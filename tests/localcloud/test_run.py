@@ -248,6 +248,12 @@ def test_a_page_of_services_has_a_token_for_the_next(cloud: Cloud) -> None:
         cloud.services.delete_service(name=f"{parent}/services/{name}")
 
 
+@pytest.mark.parametrize("wrong_page", [{"page_token": "x"}, {"page_size": -1}])
+def test_a_page_that_cannot_be_is_refused(cloud: Cloud, wrong_page: dict[str, Any]) -> None:
+    with pytest.raises(exceptions.InvalidArgument, match=next(iter(wrong_page))):
+        cloud.services.list_services(request={"parent": PARENT, **wrong_page})
+
+
 def test_a_method_that_is_not_served_says_so(cloud: Cloud) -> None:
     with pytest.raises(exceptions.MethodNotImplemented, match=r"does not serve google.logging.v2.LoggingServiceV2"):
         list(cloud.logging.list_monitored_resource_descriptors(request={}))
