@@ -1,5 +1,6 @@
 """What the builder gets: the files of a build context after .dockerignore, as a tar and as a key of their content."""
 
+import errno
 import hashlib
 import os
 import re
@@ -75,6 +76,9 @@ def _fingerprint(path: Path) -> tuple[str, str]:
 
 
 def _unreadable(path: Path, problem: OSError) -> StepFailed:
+    if problem.errno == errno.ENOSPC:
+        remedy = "make room there, or point TMPDIR elsewhere"
+        return StepFailed("the disk is full where the build context is packed", where=tempfile.gettempdir(), remedy=remedy)
     return StepFailed(
         f"a file of the build context cannot be read: {problem.strerror or problem}", where=str(path),
         remedy="make it readable, or name it in .dockerignore",

@@ -24,7 +24,7 @@ from docker.utils import parse_repository_tag
 from relais.clients import commands
 from relais.clients.build_context import base_images, content_key, context_files, dockerfile_path, tarred
 from relais.clients.buildkit import Progress
-from relais.clients.docker_errors import build_error, late, refused, registry_error, short, translated
+from relais.clients.docker_errors import build_error, late, no_base, refused, registry_error, short, translated
 from relais.errors import Denied, Missing, RelaisError, StepFailed, Unavailable
 from relais.model import Layer
 
@@ -241,6 +241,7 @@ class Engine:
 
     def _by_engine(self, order: _Order, progress: Progress) -> str:
         """POST /build?version=2: BuildKit inside the Engine, which needs neither a docker command nor a session."""
+        self._fetch_bases(order, progress)
         tar, name = tarred(order.context, str(order.dockerfile))
         query = {"version": "2", "t": order.tag, "dockerfile": name, "platform": order.platform,
                  "buildargs": json.dumps(dict(order.args)), "labels": json.dumps(dict(order.labels))}  # fmt: skip
@@ -262,6 +263,21 @@ class Engine:
             remedy = "look at the Engine's own log"
             raise Unavailable("the Engine ended the build without an image and without an error", where=where, remedy=remedy)
         return image
+
+    def _fetch_bases(self, order: _Order, progress: Progress) -> None:
+        """Without a session BuildKit has no credentials: what needs some is pulled before."""
+        for name in base_images(order.dockerfile.read_text(encoding="utf-8", errors="replace"), order.args):
+            repository, tag = parse_repository_tag(name)
+            headers = self._credentials(repository, None)
+            if not headers or self.image_id(name) is not None:
+                continue
+            query = {"fromImage": repository, "tag": tag or "latest", "platform": order.platform}
+            where = str(order.dockerfile)
+            with closing(self._stream("/images/create", query, headers, order.timeout, f"the pull of {name}", where)) as items:
+                for item in items:
+                    if message := refused(item):
+                        raise no_base(name, short(message), where)
+            progress.say(f"pulled {name}")
 
     def _by_buildx(self, order: _Order, progress: Progress) -> str:
         """`docker buildx build --load`; one manifest and no attestations, so that there is one digest."""
@@ -285,7 +301,7 @@ class Engine:
         begun, (repository, tag) = time.monotonic(), parse_repository_tag(ref)
         tag = tag or "latest"
         told, pushed = _Layers(on_line), None
-        headers = self._credentials(repository, auth)
+        headers = self._credentials(repository, auth) or {"X-Registry-Auth": base64.urlsafe_b64encode(b"{}").decode()}
         with closing(self._stream(f"/images/{repository}/push", {"tag": tag}, headers, timeout, "the push", ref)) as items:
             for item in items:
                 if message := refused(item):
@@ -304,7 +320,7 @@ class Engine:
         registry, _ = auth.resolve_repository_name(repository)
         with translated(registry):
             stored = auth.get_config_header(self._api, registry)
-        return {"X-Registry-Auth": stored.decode() if stored else base64.urlsafe_b64encode(b"{}").decode()}
+        return {"X-Registry-Auth": stored.decode()} if stored else {}
 
     def manifest(self, ref: str, *, auth: Mapping[str, str] | None = None) -> Manifest:
         """What the registry has under this name, asked without pulling it."""

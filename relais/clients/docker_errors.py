@@ -74,7 +74,7 @@ def build_error(message: str, where: str, step: str = "", tail: tuple[str, ...] 
         return BadInput(plain, where=where, remedy="a Dockerfile begins with FROM")
     if "load metadata for" in step or "failed to do request" in message or "pull access denied" in message:
         image = step.partition("load metadata for ")[2] or "an image of FROM"
-        return _no_base(image, plain, where)
+        return no_base(image, plain, where)
     if lost := re.search(r'"(/[^"\s]*)"?:? not found', message):
         return StepFailed(
             f"{lost[1]} is not in the build context", where=f"{where} ({step})" if step else where,
@@ -86,7 +86,11 @@ def build_error(message: str, where: str, step: str = "", tail: tuple[str, ...] 
     return StepFailed(what, where=where, remedy=said)
 
 
-def _no_base(image: str, plain: str, where: str) -> RelaisError:
+def no_base(image: str, plain: str, where: str) -> RelaisError:
+    """An image of FROM that is not here and does not come: for now, or for good."""
+    if "no active sessions" in plain:  # BuildKit's word for "the registry asks for credentials, and nobody is there to give them"
+        remedy = f"docker login {image.partition('/')[0]}, or gcloud auth configure-docker"
+        return Denied(f"the registry of the base image {image} asks for credentials", where=where, remedy=remedy)
     if _FORBIDDEN.search(plain) or (_ABSENT.search(plain) and not _OUTAGE.search(plain)):
         remedy = "check its name in FROM, or log in to its registry"
         return Missing(f"the base image {image} cannot be had: {plain}", where=where, remedy=remedy)

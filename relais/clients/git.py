@@ -286,9 +286,13 @@ class Repository:
         if self._try("diff", "--quiet", "HEAD", "--", *paths)[0] == 0:
             return self.head()
         said = (f"--author={self._author(author)}", f"--message={message}")
-        code, out, err = self._try(*self._identity(), "commit", "--quiet", *said, "--only", "--", *paths, timeout=HOOKS)
+        code, out, err = -1, "", ""
+        try:
+            code, out, err = self._try(*self._identity(), "commit", "--quiet", *said, "--only", "--", *paths, timeout=HOOKS)
+        finally:
+            if code != 0:
+                self._try("reset", "--quiet", "--", *paths)
         if code != 0:
-            self._try("reset", "--quiet", "--", *paths)
             raise StepFailed(
                 f"git does not commit the documents: {_last(out + err, 5)}", where=str(self.path),
                 remedy="a hook may have refused them: the files are written, commit them by hand",
@@ -324,7 +328,7 @@ class Repository:
         """One commit again, with another parent; by a merge of trees, which needs no working tree."""
         code, out, err = self._try("merge-tree", "--write-tree", "--name-only", onto, commit)
         if code != 0:
-            conflicts = ", ".join(out.split("\n\n")[0].splitlines()[1:4]) if code == 1 else _last(err)
+            conflicts = ", ".join(out.split("\n\n")[0].splitlines()[1:4]) if code == 1 else f"{_last(err)} (git 2.38 or newer can)"
             raise StepFailed(
                 f"the commit does not go on top of {onto[:7]}: {conflicts}", where=str(self.path),
                 remedy="the files are written in the working tree: merge and commit them by hand",
@@ -396,8 +400,7 @@ def _call(
     try:
         out, err = process.communicate(given, timeout)
     except subprocess.TimeoutExpired as late:
-        what = f"git {_verb(arguments)} was not finished after {timeout:g} s and was ended"
-        raise Unavailable(what, where=str(cwd), remedy="is the remote reachable from here?") from late
+        raise _late(_verb(arguments), timeout, cwd) from late
     finally:
         _end(process)
     text = redacted(err.decode(errors="replace"))
@@ -406,9 +409,20 @@ def _call(
     return process.returncode, out, text
 
 
+def _late(verb: str, timeout: float, cwd: Path) -> RelaisError:
+    what = f"git {verb} was not finished after {timeout:g} s and was ended"
+    if verb in ("clone", "fetch", "push"):
+        return Unavailable(what, where=str(cwd), remedy="is the remote reachable from here?")
+    return StepFailed(what, where=str(cwd), remedy="is a hook of the repository waiting for something?")
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
+    """Asked first: git takes its lock files away."""
     if process.returncode is not None:
         return
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(2)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -140,7 +140,7 @@ def test_a_command_that_closes_its_output_is_still_waited_for(tmp_path: Path) ->
 
 
 def test_values_come_by_the_environment_and_are_never_shown(tmp_path: Path) -> None:
-    secret, heard = "s3cret\nwith two lines = $HOME", []
+    secret, heard = "s3cret\nwith two lines = $HOME", list[str]()
     ran = go(
         tmp_path, "tr '\\0' ' ' < /proc/$$/cmdline; echo; echo \"$TOKEN\"; echo $OTHER $PATH", env={"TOKEN": secret, "OTHER": ""},
         redact=(secret,), on_line=heard.append,

@@ -1,5 +1,7 @@
 """Images built, known and pushed by the client, with the machine's real Engine and a real registry."""
 
+import base64
+import json
 import os
 import secrets
 import socket
@@ -472,6 +474,27 @@ def test_a_registry_that_refuses_is_final_and_a_password_of_the_call_opens_it(
     pushed = ours.push(ref, auth=right, timeout=60, on_line=print)
     assert ours.manifest(ref, auth=right).digest == pushed.digest
     ours.remove(ref)
+
+
+def test_a_base_image_behind_a_password_is_pulled_with_the_docker_commands_own_credentials(
+    build: Build, ours: Engine, guarded_registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    base, lines = named(guarded_registry), list[str]()
+    ours.tag(build(f"FROM scratch\nCOPY a.txt /\nLABEL only={unlike()}\n").id, base)
+    ours.push(base, auth={"username": "ana", "password": "let-me-in"}, timeout=60, on_line=print)
+    ours.remove(base, force=True)
+    (tmp_path / "b.txt").write_text("b")
+    (tmp_path / "Dockerfile").write_text(f"FROM {base}\nCOPY b.txt /\n")
+    order: dict[str, Any] = {"platform": "linux/amd64", "args": {}, "labels": LABEL, "timeout": 60, "on_line": lines.append}
+    with pytest.raises(Denied, match="asks for credentials\n  -> docker login localhost"):
+        ours.build(tmp_path, "Dockerfile", TAG, **order)
+    stored = base64.b64encode(b"ana:let-me-in").decode()
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {guarded_registry: {"auth": stored}}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert Engine.connect().build(tmp_path, "Dockerfile", TAG, **order).size == 2
+    assert f"pulled {base}" in lines
+    ours.remove(base)
 
 
 def test_a_push_ends_at_its_limit(build: Build, ours: Engine, tmp_path: Path) -> None:

@@ -337,6 +337,19 @@ def test_a_hook_runs_and_its_refusal_is_told_and_leaves_the_index_as_it_was(repo
     assert git(tree, "status", "--porcelain") == "?? report.md"
 
 
+def test_a_hook_that_never_ends_is_ended_and_is_no_outage(repo: Repository, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = tree / ".git" / "hooks" / "pre-commit"
+    write(hook, "#!/bin/sh\nsleep 300\n")
+    hook.chmod(0o755)
+    write(tree / "report.md", "report\n")
+    monkeypatch.setattr("relais.clients.git.HOOKS", 1.0)
+    with pytest.raises(StepFailed, match="git commit was not finished after 1 s"):
+        repo.commit(["report.md"], "Release")
+    assert git(tree, "status", "--porcelain") == "?? report.md"
+    hook.unlink()
+    assert repo.commit(["report.md"], "Release").subject == "Release"
+
+
 def test_a_commit_on_a_branch_that_is_not_checked_out_touches_neither_tree_nor_index(repo: Repository, tree: Path) -> None:
     git(tree, "checkout", "-q", "--detach", "HEAD~1")
     write(tree / "docs" / "report.md", "report\n")
