@@ -100,8 +100,8 @@ def ended(log: Logbook, plan: Plan, verdict: Verdict, guard: traffic.Guard) -> N
     log.saw(verdict=verdict)
     if verdict.word == "promoted":
         finish = plan.file.canary.finish if plan.file.canary else "as-before"
-        guard.stands("promoted")
         settled = traffic.finish_first(plan) if plan.first else traffic.finish(plan, planning.follows_latest(plan.stable, finish))
+        guard.stands("promoted")
         log.saw(revisions=validation.revisions(plan), metrics=validation.metrics_after(plan))
         log.ends("Promoted", f"{plan.revision} serves 100 %: {verdict.because}; {settled}")
     elif verdict.word == "held":

@@ -68,7 +68,7 @@ def put_back(log: Logbook) -> bool:
 def tell(log: Logbook) -> State[Any]:
     """The end of a run: documents and artifacts from the record, the last sentence in the log, and the state."""
     record = log.record
-    if record.deploy is not None:
+    if record.deploy is not None and record.state != "Interrupted":  # then there are seconds left, and the watch writes them
         log.did("documents", documents.write, record)
     documents.show_end(log.record)
     return state_of(log)

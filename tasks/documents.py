@@ -49,8 +49,9 @@ def _saved(root: Path, name: str, path: str, edit: Callable[[bytes], bytes]) -> 
     try:
         old = place.read_bytes() if place.exists() else b""
         write_whole(place, edit(old))
-    except (OSError, RelaisError) as problem:
-        return Finding(name=name, kind="document", outcome="failed", detail=f"{path}: {problem}", required=False)
+    except Exception as problem:  # whatever it is: a document that fails is a failed box, and production is not its business
+        detail = f"{path}: {type(problem).__name__}: {problem}"
+        return Finding(name=name, kind="document", outcome="failed", detail=detail, required=False)
     return Finding(name=name, kind="document", outcome="passed", detail=path, evidence=path, required=False)
 
 
@@ -83,25 +84,25 @@ def _committed(plan: Plan, root: Path, paths: list[str], digest: str) -> list[Fi
 
 def show_plan(plan: Plan) -> None:
     """The plan, as a page of the run."""
-    _page("plan", documents.plan_page(plan), f"What this release of {plan.service.name} would change")
+    _page("plan", lambda: documents.plan_page(plan), f"What this release of {plan.service.name} would change")
 
 
 def show_end(record: Record) -> None:
     """The checklist, the verdict and the report, as pages of the run, and links to the revision and its log."""
-    _page("checklist", documents.checklist_page(record, contract.checklist(record)), "The runbook's final checklist")
+    _page("checklist", lambda: documents.checklist_page(record, contract.checklist(record)), "The runbook's final checklist")
     if record.plan is None:
         return
     if record.verdict is not None:
-        _page("verdict", documents.verdict_page(record), "What the rollout ended with")
+        _page("verdict", lambda: documents.verdict_page(record), "What the rollout ended with")
     language = record.plan.file.documents.language
-    _page("report", documents.report(record, language, contract.checklist(record)).decode(), "The deployment report")
+    _page("report", lambda: documents.report(record, language, contract.checklist(record)).decode(), "The deployment report")
     if record.deploy is not None:
         _link("revision", record.deploy.uri, f"Revision {record.deploy.revision}")
         _link("log", record.deploy.log_uri, f"Log of {record.deploy.revision}")
 
 
-def _page(key: str, text: str, description: str) -> None:
-    within(PATIENCE, lambda: create_markdown_artifact(text, key=key, description=description))
+def _page(key: str, text: Callable[[], str], description: str) -> None:
+    within(PATIENCE, lambda: create_markdown_artifact(text(), key=key, description=description))
 
 
 def _link(key: str, url: str, description: str) -> None:
