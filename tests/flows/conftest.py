@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -32,22 +33,36 @@ def shop_image(registry: str, base_image: str, engine: docker.DockerClient, tmp_
                     engine.images.remove(tag, force=True)
 
 
-@pytest.fixture
-def environment(cloud: "object", prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What a release finds in its environment: the local cloud, a home of its own, the project's tools first; gives Prefect's API."""
-    monkeypatch.setenv("CLOUDRUN_EMULATOR_HOST", cloud.host)  # type: ignore[attr-defined]
-    monkeypatch.setenv("RELAIS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("RELAIS_BY", "Tester")
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    return prefect_server
+OpenShop = Callable[[Path, pytest.MonkeyPatch], Team]
+
+
+@pytest.fixture(scope="session")
+def open_shop(cloud: Any, prefect_server: str, shop_image: str, base_image: str) -> OpenShop:
+    """Gives a team in a folder, with the environment that a release finds: the cloud, a home of its own, the project's tools first."""
+    clients = Clients(cloud.host)
+
+    def opened(folder: Path, environment: pytest.MonkeyPatch) -> Team:
+        environment.setenv("CLOUDRUN_EMULATOR_HOST", cloud.host)
+        environment.setenv("RELAIS_HOME", str(folder / "home"))
+        environment.setenv("RELAIS_BY", "Tester")
+        environment.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+        made = Team(folder / "shop", clients, shop_image, base_image, folder / "home", prefect_server)
+        made.lay_out()
+        return made
+
+    return opened
 
 
 @pytest.fixture
-def team(environment: str, cloud: "object", shop_image: str, base_image: str, tmp_path: Path) -> Team:  # noqa: ARG001
+def environment(team: Team) -> str:
+    """The environment is set for a release; gives Prefect's API."""
+    return team.api
+
+
+@pytest.fixture
+def team(open_shop: OpenShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Team:
     """A team with a repository, its remote, and a service name that no other test uses; nothing serves yet."""
-    made = Team(tmp_path / "shop", Clients(cloud.host), shop_image, base_image, tmp_path / "home")  # type: ignore[attr-defined]
-    made.lay_out()
-    return made
+    return open_shop(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -90,9 +90,8 @@ class Team:
     image: str  # of the revisions that people deploy by hand, by digest
     base_image: str
     home: Path
-    service: ServiceName = field(
-        default_factory=lambda: ServiceName(project=f"shop-{secrets.token_hex(4)}", region="europe-west1", name=f"shop-{secrets.token_hex(3)}")
-    )
+    api: str  # Prefect's
+    service: ServiceName = field(default_factory=lambda: _unique(secrets.token_hex(3)))
 
     # -- the repository --------------------------------------------------------------------------------------------------
 
@@ -172,14 +171,15 @@ class Team:
     def get(self) -> run_v2.Service:
         return self.clients.services.get_service(name=self.service.full, timeout=CALL)
 
-    def template(self, revision: str = "", **env: str) -> run_v2.RevisionTemplate:
+    def template(self, revision: str = "", *, commit: str = "", **env: str) -> run_v2.RevisionTemplate:
+        stamps = {rollout.STAMP_COMMIT: commit} if commit else {}
         variables = [run_v2.EnvVar(name=name, value=value) for name, value in {"COLOUR": "white", **env}.items()]
-        return run_v2.RevisionTemplate(revision=revision, containers=[run_v2.Container(image=self.image, env=variables)])
+        return run_v2.RevisionTemplate(revision=revision, annotations=stamps, containers=[run_v2.Container(image=self.image, env=variables)])
 
-    def baseline(self, *, latest: bool = False, **env: str) -> str:
+    def baseline(self, *, latest: bool = False, commit: str = "", **env: str) -> str:
         """The first revision, by the official client; pinned to all the traffic unless it follows LATEST: its name."""
         name = f"{self.service.name}-first"
-        wanted = run_v2.Service(template=self.template(name, **env), invoker_iam_disabled=True)
+        wanted = run_v2.Service(template=self.template(name, commit=commit, **env), invoker_iam_disabled=True)
         request = {"parent": self.service.parent, "service_id": self.service.name, "service": wanted}
         ended(self.clients.services.create_service(request=request, timeout=CALL))
         if not latest:
@@ -247,18 +247,18 @@ class Team:
 
     # -- releasing -------------------------------------------------------------------------------------------------------
 
-    def release(self, **parameters: Any) -> State[Any]:
-        """A release of this repository, run in this process: its final state."""
-        state: State[Any] = release(str(self.root), **parameters, return_state=True)
+    def release(self, *, app: str = "", **parameters: Any) -> State[Any]:
+        """A release of this repository (or of the Git URL in `app`), run in this process: its final state."""
+        state: State[Any] = release(app or str(self.root), **parameters, return_state=True)
         return state
 
-    def start_release(self, api: str, **parameters: Any) -> "subprocess.Popen[bytes]":
+    def start_release(self, **parameters: Any) -> "subprocess.Popen[bytes]":
         """The same in a process of its own, for tests that kill it; its output is in `release.log` beside the repository."""
         call = f"import json, sys; from flows.release import release; release({str(self.root)!r}, **json.loads(sys.argv[1]))"
         with self.root.with_name("release.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-c", call, json.dumps(parameters)], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, "PREFECT_API_URL": api},
+                env={**os.environ, "PREFECT_API_URL": self.api},
             )  # fmt: skip
 
     def records(self) -> list[Record]:
@@ -270,6 +270,10 @@ class Team:
     def record(self) -> Record:
         """The record that was written last."""
         return self.records()[-1]
+
+
+def _unique(number: str) -> ServiceName:
+    return ServiceName(project=f"project-{number}", region="europe-west1", name=f"shop-{number}")
 
 
 def _target(name: str, *, percent: int = 0, tag: str = "") -> run_v2.TrafficTarget:
