@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down demo test check lock clean
+.PHONY: help up down demo bench-release test check lock clean
 
 PYTHON ?= python3
 SETUP := $(PYTHON) -m setup
@@ -11,7 +11,7 @@ WITHIN := $(SETUP) run --
 T ?= tests
 
 help: ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo "  ports: make up PREFECT_PORT=4200 CLOUD_PORT=8800 REGISTRY_PORT=5000 (else free ones, chosen once)"
 
 up: ## set-up, then registry, local cloud, Prefect server, worker and deployments
@@ -22,6 +22,9 @@ down: ## end what this clone started; the Docker Engine stays
 
 demo: up ## up, then a release to 100 %, and a broken one that is caught and undone
 	@$(WITHIN) .venv/bin/python examples/demo.py
+
+bench-release: up ## up, then one release, timed: seconds of each stage, and how much of it is ours
+	@$(WITHIN) .venv/bin/python -m benchmarks.release
 
 test: ## set-up, then pytest; the tests start servers of their own
 	@$(SETUP) tools
