@@ -44,11 +44,16 @@ def look(log: Logbook, app: str, ref: str, changes: Changes) -> Plan:
     texts_, gates_ = reading.read_documents.submit(opened), reading.gates.submit(opened)
     serving_ = reading.read_serving.submit(opened)
     checked = checks.run_all(opened, found)
-    (texts, read), gates, stable = texts_.result(), gates_.result(), serving_.result()
+    (texts, read), gates = texts_.result(), gates_.result()
+    findings = (*found.findings, *read, *gates, *checked)
+    try:
+        stable = serving_.result()
+    except RelaisError as unread:  # the other things that stand against it are told with it
+        raise planning.against(opened.service, findings, " ".join(str(unread).split())) or unread from None
 
     found = source.since(found, stable.main.commit if stable.main else "")
     plan = planning.draw(
-        opened, found, stable, texts, (*found.findings, *read, *gates, *checked), log.record, opened.file.release.by or who(),
+        opened, found, stable, texts, findings, log.record, opened.file.release.by or who(),
         usual_times(opened.file.service),
     )  # fmt: skip
     documents.show_plan(plan)

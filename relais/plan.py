@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from relais.config import ReleaseFile, fill
 from relais.config.release import slug_of
 from relais.errors import Refused
-from relais.model import LATEST, App, Finding, Line, Plan, Record, Serving, Source, Spec, Split, Stable, Text, Wheel, blocking
+from relais.model import LATEST, App, Finding, Line, Plan, Record, ServiceName, Serving, Source, Spec, Split, Stable, Text, Wheel, blocking
 from relais.rollout import read, require_free
 
 LIMITS = ("memory", "cpu", "timeout", "max_instances")  # less of these than what serves blocks, unless the file allows it by name
@@ -208,11 +208,16 @@ def unsupported(file: ReleaseFile) -> Iterator[Line]:
 def refusal(plan: Plan, serving: Serving) -> Refused | None:
     """Everything that says no to this plan, in one error; None when it may go on."""
     require_free(serving, plan.started)
-    reasons = [f"{finding.name}: {finding.detail or finding.outcome}" for finding in blocking(plan.findings)]
-    for line in plan.blockers:
-        reasons.append(f'{line} (allow it with deploy.allow: ["{line.allow}"])' if line.allow else line.what)
+    lines = [f'{b} (allow it with deploy.allow: ["{b.allow}"])' if b.allow else b.what for b in plan.blockers]
+    return against(plan.service, plan.findings, *lines)
+
+
+def against(service: ServiceName, findings: tuple[Finding, ...], *more: str) -> Refused | None:
+    """What is red, and what else is said, as one refusal; None where there is nothing. What a finding has told already is told once."""
+    reasons = [f"{finding.name}: {finding.detail or finding.outcome}" for finding in blocking(findings)]
+    reasons += [text for text in more if not any(text in reason for reason in reasons)]
     if not reasons:
         return None
     what = reasons[0] if len(reasons) == 1 else "\n  - ".join([f"{len(reasons)} things stand against it:", *reasons])
     remedy = "nothing was built, and production is untouched; mend this and release again"
-    return Refused(what, where=str(plan.service), remedy=remedy, evidence=plan.findings)
+    return Refused(what, where=str(service), remedy=remedy, evidence=findings)

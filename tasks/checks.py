@@ -16,7 +16,7 @@ from relais import contract
 from relais.clients.commands import run as run_command
 from relais.clients.docker import content_key
 from relais.config import Check, who
-from relais.errors import StepFailed
+from relais.errors import RelaisError, StepFailed
 from relais.model import App, Finding, Source
 from tasks.effects import effect, say
 
@@ -75,7 +75,10 @@ def inputs_of(app: App, source: Source) -> str:
         return ""
     root = Path(app.root)
     dockerfile = str((root / file.build.dockerfile).absolute())
-    key = content_key(root / file.build.context, dockerfile, {}, (), exclude=file.written_by_releases)
+    try:
+        key = content_key(root / file.build.context, dockerfile, {}, (), exclude=file.written_by_releases)
+    except RelaisError:  # the gates tell what is wrong with the Dockerfile or the context, together with all the rest
+        return ""
     return f"{file.service}|{source.commit.sha}|{key}"
 
 

@@ -22,6 +22,8 @@ def open_app(app: str, ref: str, changes: Changes, release: str) -> App:
         root = root.parent
     elif not root.is_dir():
         raise BadInput("there is no such directory", where=app, remedy="give `app` a directory that holds a release.yaml, or a Git URL")
+    if not (root / "release.yaml").is_file():
+        raise BadInput("there is no such file", where=str(root / "release.yaml"), remedy="give `app` the directory that holds it")
     file = load(root / "release.yaml").with_changes(changes)
     return App(root=str(root.resolve()), url=url, ref=ref, release=file.model_dump(mode="json", by_alias=True))
 
@@ -74,7 +76,8 @@ def _branch(repo: Repository, app: App, branch: str, commit: Commit) -> Finding:
         repo.is_ancestor(commit.sha, name) for name in (wanted, *(f"{remote}/{wanted}" for remote in repo.remotes())) if repo.exists(name)
     ):
         return _finding("branch", "passed", f"{commit.short} is on {wanted}")
-    return _finding("branch", "failed", f"on {branch or 'no branch'}, and {commit.short} is not on {wanted}")
+    where = f"on {branch or 'no branch'}, and {commit.short} is not on {wanted}"
+    return _finding("branch", "failed", f"{where}: merge it, or set preflight.git.branch")
 
 
 def _clean(repo: Repository, required: bool) -> Finding:
@@ -82,7 +85,7 @@ def _clean(repo: Repository, required: bool) -> Finding:
     if not dirty:
         return _finding("clean tree", "passed", "no tracked file is changed")
     shown = ", ".join(dirty[:5]) + (f" and {len(dirty) - 5} more" if len(dirty) > 5 else "")
-    return _finding("clean tree", "failed", f"changed and not committed: {shown}", required=required)
+    return _finding("clean tree", "failed", f"changed and not committed: {shown} (commit or stash first)", required=required)
 
 
 def _pushed(repo: Repository, branch: str, commit: Commit, required: bool) -> list[Finding]:
@@ -107,7 +110,7 @@ def _contains(repo: Repository, wanted: str, commit: Commit) -> Finding:
     try:
         found = repo.resolve(wanted)
     except BadInput as unknown:
-        return _finding(f"commit {wanted}", "failed", unknown.what)
+        return _finding(f"commit {wanted}", "failed", f"{unknown.what}: fetch it, or correct preflight.git.commits")
     if repo.is_ancestor(found.sha, commit.sha):
         return _finding(f"commit {wanted}", "passed", found.subject)
     return _finding(f"commit {wanted}", "failed", f"{found} is not part of {commit.short}")

@@ -19,12 +19,12 @@ import docker
 import requests
 from docker import auth
 from docker.errors import DockerException
-from docker.utils import parse_repository_tag
+from docker.utils import kwargs_from_env, parse_repository_tag
 
 from relais.clients import commands
 from relais.clients.build_context import base_images, content_key, context_files, dockerfile_path, tarred
 from relais.clients.buildkit import Progress
-from relais.clients.docker_errors import build_error, late, no_base, refused, registry_error, short, translated
+from relais.clients.docker_errors import build_error, cause, late, no_base, refused, registry_error, short, translated
 from relais.errors import Denied, Missing, RelaisError, StepFailed, Unavailable
 from relais.model import Layer
 
@@ -140,9 +140,9 @@ class Engine:
         except (DockerException, requests.RequestException) as problem:
             if "permission denied" in str(problem).lower():
                 remedy = "add the user to the group docker, and log in again"
-                raise Denied("this user may not use the Docker Engine", remedy=remedy) from problem
+                raise Denied(f"this user may not use the Docker Engine at {_address()}", remedy=remedy) from problem
             remedy = "start Docker (`make up` does where it may), or set DOCKER_HOST"
-            raise Denied(f"no Docker Engine answers ({short(str(problem))})", remedy=remedy) from problem
+            raise Denied(f"no Docker Engine answers at {_address()} ({cause(problem)})", remedy=remedy) from problem
         return cls(client)
 
     def info(self) -> Info:
@@ -421,6 +421,10 @@ def _buildx_error(ran: commands.Ran, where: str) -> RelaisError:
     step, said = failed[-1] if failed else ("", "" if messages else ran.tail(_TAIL))
     lines = tuple(_BUILDX_CLOCK.sub("", line) for line in said.splitlines())
     return build_error(messages[-1] if messages else ran.reason, where, step, lines)
+
+
+def _address() -> str:
+    return str(kwargs_from_env().get("base_url") or "unix:///var/run/docker.sock")
 
 
 # -- words -----------------------------------------------------------------------------------------------------------------

@@ -33,6 +33,16 @@ def short(text: str) -> str:
     return " ".join(text.split())[:1000]
 
 
+def cause(problem: BaseException) -> str:
+    """Why a connection failed, in the operating system's words; the SDK wraps them in several exceptions' names."""
+    seen: BaseException | None = problem
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror
+        seen = seen.__cause__ or seen.__context__
+    return short(str(problem))
+
+
 def refused(item: Mapping[str, Any]) -> str:
     """The error in an item of a stream; the SDK raises none there."""
     detail = item.get("errorDetail")
@@ -60,7 +70,7 @@ def translated(where: str, ours: Callable[[str, str], RelaisError] = _engine_err
             raise Denied(message, where=where) from problem
         raise ours(message, where) from problem
     except (DockerException, requests.RequestException) as problem:
-        raise Unavailable(f"the Docker Engine does not answer: {short(str(problem))}", where=where, remedy="does it run?") from problem
+        raise Unavailable(f"the Docker Engine does not answer: {cause(problem)}", where=where, remedy="does it run?") from problem
 
 
 def build_error(message: str, where: str, step: str = "", tail: tuple[str, ...] = ()) -> RelaisError:
