@@ -40,9 +40,9 @@ def context_files(context: Path, dockerfile: str) -> tuple[str, ...]:
 
 
 def content_key(
-    context: Path, dockerfile: str, args: Mapping[str, str], base_digests: Sequence[str], exclude: Sequence[str] = ()
+    context: Path, dockerfile: str, args: Mapping[str, str], base_digests: Sequence[str], exclude: Sequence[str] = (), platform: str = ""
 ) -> str:
-    """The same for the same image: paths, executable bits and bytes of what the builder gets, the Dockerfile, arguments, bases.
+    """The same for the same image: paths, executable bits and bytes of what the builder gets, the Dockerfile, arguments, bases, platform.
 
     `exclude` are globs (as in .dockerignore) of files that a release itself writes.
     """
@@ -57,6 +57,7 @@ def content_key(
         whole.update(_line("arg", name, value))
     for digest in sorted(base_digests):
         whole.update(_line("base", digest))
+    whole.update(_line("platform", platform))
     return whole.hexdigest()
 
 

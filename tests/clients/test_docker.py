@@ -1,14 +1,17 @@
 """Images built, known and pushed by the client, with the machine's real Engine and a real registry."""
 
 import base64
+import contextlib
 import json
 import os
 import secrets
 import socket
 import subprocess
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +76,58 @@ def test_an_engine_that_is_not_there_is_a_refusal_with_a_remedy(monkeypatch: pyt
         Engine.connect()
 
 
+@pytest.fixture
+def way_to_the_engine(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A socket that leads to the Engine until it is cut."""
+    path, ends = tmp_path / "way.sock", list[socket.socket]()
+
+    def carry(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+
+    def accept(listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, far = listening.accept()[0], socket.socket(socket.AF_UNIX)
+                far.connect("/var/run/docker.sock")
+                ends.extend((near, far))
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=carry, args=pair, daemon=True).start()
+
+    def cut() -> None:
+        for end in (listening, *ends):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        threading.Thread(target=accept, args=(listening,), daemon=True).start()
+        yield f"unix://{path}", cut
+        cut()
+
+
+def test_an_engine_that_goes_away_is_an_outage_also_in_the_middle_of_a_build(
+    ours: Engine, way_to_the_engine: tuple[str, Callable[[], None]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base_image: str
+) -> None:
+    way, cut = way_to_the_engine
+    monkeypatch.setenv("DOCKER_HOST", way)
+    engine = Engine.connect()
+    assert engine.info() == replace(ours.info(), free=engine.info().free)
+    (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nRUN echo begun; sleep 300 # {unlike()}\n")
+
+    def cut_once_begun(line: str) -> None:
+        if line.endswith(" begun"):
+            cut()
+
+    with pytest.raises(Unavailable, match="the Docker Engine does not answer"):
+        engine.build(tmp_path, "Dockerfile", TAG, platform="linux/amd64", args={}, labels=LABEL, timeout=60, on_line=cut_once_begun)
+    with pytest.raises(Unavailable, match="the Docker Engine does not answer"):
+        engine.info()
+
+
 # -- build ---------------------------------------------------------------------------------------------------------------
 
 
@@ -135,7 +190,7 @@ def test_labels_and_names_find_the_image_again(build: Build, ours: Engine) -> No
 @pytest.mark.parametrize(
     ("dockerfile", "kind", "what", "where", "remedy"),
     [
-        ("FROM BASE\nRUN echo 1; echo 2 >&2; exit 3\n", StepFailed, r"\[2/2\] RUN echo 1; .* exit code 3", "Dockerfile", "1\n  2"),
+        ("FROM BASE\nRUN echo 1; echo 2; exit 3\n", StepFailed, r"\[2/2\] RUN echo 1; .* exit code 3", "Dockerfile", "1\n  2"),
         ("FROM BASE\nRUNN x\n", BadInput, "unknown instruction: RUNN", "Dockerfile:2", "mend"),
         ("", BadInput, "empty", "Dockerfile", "FROM"),
         ("FROM BASE\nCOPY dist /app\n", StepFailed, "/dist is not in the build context", "COPY dist", ".dockerignore"),
@@ -355,9 +410,9 @@ def test_what_changes_the_image_changes_the_key(context: Path, change: Callable[
     assert key(context) != before
 
 
-def test_arguments_and_bases_are_part_of_the_key(context: Path) -> None:
-    keys = {key(context), key(context, args={"A": "2"}), key(context, args={}), key(context, base_digests=["sha256:c"])}
-    assert len(keys) == 4
+def test_arguments_bases_and_platform_are_part_of_the_key(context: Path) -> None:
+    others: list[dict[str, Any]] = [{"args": {"A": "2"}}, {"args": {}}, {"base_digests": ["sha256:c"]}, {"platform": "linux/arm64"}]
+    assert len({key(context), *(key(context, **other) for other in others)}) == 5
 
 
 @pytest.mark.parametrize(
