@@ -44,6 +44,7 @@ class Reconciler:
     def __init__(self, state: State, engine: Engine, fleet: Fleet, proxy: Proxy) -> None:
         self._state, self._engine, self._fleet, self._proxy = state, engine, fleet, proxy
         self._trials: dict[str, asyncio.Task[None]] = {}
+        self._told_retired: set[str] = set()  # a service may have a thousand of them: each is written once
 
     async def deploy(self, name: ServiceName, revision: str) -> run_v2.Service:
         """Try the service's new revision and serve by the targets; Refusal (code 9) with the revision's message if it cannot serve."""
@@ -207,15 +208,19 @@ class Reconciler:
         for each in self._state.revisions(str(name)):
             if each.phase != "ready":
                 continue
-            revision = run_v2.Revision.deserialize(each.body)
-            if short(each.name) in {target.revision for target in targets if target.percent or target.tag}:
-                # what a service or revision keeps at the least, it keeps only where there is traffic [revision_template.proto]
-                least = max(service.scaling.min_instance_count, revision.scaling.min_instance_count)
-                least = least if short(each.name) in with_traffic else 0
-                reachable[short(each.name)] = replace(blueprints.read(revision, each.image), least=least)
-            else:
+            key = short(each.name)
+            if key not in {target.revision for target in targets if target.percent or target.tag}:
                 retired.append(each.name)
-            self._tell_activity(revision, each, reachable.get(short(each.name)))
+                if each.name not in self._told_retired:
+                    self._told_retired.add(each.name)
+                    self._tell_activity(run_v2.Revision.deserialize(each.body), each, None)
+                continue
+            self._told_retired.discard(each.name)
+            revision = run_v2.Revision.deserialize(each.body)
+            # what a service or revision keeps at the least, it keeps only where there is traffic [revision_template.proto]
+            least = max(service.scaling.min_instance_count, revision.scaling.min_instance_count) if key in with_traffic else 0
+            reachable[key] = replace(blueprints.read(revision, each.image), least=least)
+            self._tell_activity(revision, each, reachable[key])
         shares = tuple(Share(reachable[each.revision], each.percent) for each in targets if each.percent and each.revision in reachable)
         tags = {each.tag: reachable[each.revision] for each in targets if each.tag and each.revision in reachable}
         self._proxy.route(name, Routes(shares, tags, public))

@@ -17,6 +17,7 @@ CREATE TABLE IF NOT EXISTS ports (service TEXT NOT NULL, tag TEXT NOT NULL, port
 CREATE TABLE IF NOT EXISTS cursors (container TEXT NOT NULL, stream TEXT NOT NULL, stamp TEXT NOT NULL, PRIMARY KEY (container, stream));
 """
 
+_KEPT_OPERATIONS = 5000
 Phase = Literal["pending", "ready", "failed"]
 
 
@@ -54,6 +55,8 @@ class State:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
+        old = "DELETE FROM operations WHERE done = 1 AND number <= (SELECT max(number) FROM operations) - ?"
+        self._db.execute(old, (_KEPT_OPERATIONS,))
 
     def close(self) -> None:
         """Close the file."""
