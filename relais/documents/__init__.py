@@ -3,10 +3,8 @@
 from relais.documents.facts import language_of as language_of
 from relais.documents.index import index as index
 from relais.documents.journal import journal as journal
-from relais.documents.names import BUILD_TAG as BUILD_TAG
 from relais.documents.names import build_tag as build_tag
 from relais.documents.names import paths as paths
-from relais.documents.names import placeholders as placeholders
 from relais.documents.pages import checklist_page as checklist_page
 from relais.documents.pages import plan_page as plan_page
 from relais.documents.pages import verdict_page as verdict_page

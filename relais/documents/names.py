@@ -9,7 +9,6 @@ from relais.documents.facts import Facts
 from relais.documents.lines import Lines
 from relais.model import Plan, Record
 
-BUILD_TAG = "build_tag.txt"
 _TAG_LINE = re.compile(r"(?P<head>\s*(?:export\s+)?IMAGE_TAG\s*=\s*)(?P<quote>[\"']?)(?P<tag>[^\"'#]*?)(?P=quote)(?P<tail>\s*(?:#.*)?)")
 
 
@@ -26,20 +25,9 @@ def paths(record: Record, taken: Callable[[str], bool]) -> dict[str, str]:
     return {kind: str(path) for kind, path in named.items() if path}
 
 
-def placeholders(plan: Plan) -> dict[str, str]:
-    """What {date}, {slug} and the like stand for, on the team's clock."""
-    clock = Facts(Record(id=plan.id, app="", started=plan.started, plan=plan)).clock
-    commit, service = plan.source.commit, plan.service
-    return {
-        "timestamp": clock.stamp(plan.started), "date": clock.day(plan.started), "slug": plan.slug, "service": service.name,
-        "commit": commit.sha, "short_commit": commit.short, "tag": plan.tag, "revision": plan.revision,
-        "project": service.project, "region": service.region,
-    }  # fmt: skip
-
-
 def _report(template: str, plan: Plan, taken: Callable[[str], bool]) -> str:
     """The report's path with its placeholders filled; -2, -3 behind the name while another release has it."""
-    first = PurePosixPath(fill(template, placeholders(plan)))
+    first = PurePosixPath(fill(template, plan.facts))
     path, number = first, 1
     while taken(str(path)):
         number += 1
