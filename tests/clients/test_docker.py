@@ -11,7 +11,6 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +114,7 @@ def test_an_engine_that_goes_away_is_an_outage_also_in_the_middle_of_a_build(
     way, cut = way_to_the_engine
     monkeypatch.setenv("DOCKER_HOST", way)
     engine = Engine.connect()
-    assert engine.info() == replace(ours.info(), free=engine.info().free)
+    assert engine.info().version == ours.info().version
     (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nRUN echo begun; sleep 300 # {unlike()}\n")
 
     def cut_once_begun(line: str) -> None:
