@@ -17,7 +17,7 @@ KEY, COMMIT, RELEASE = "relais.dev/key", "org.opencontainers.image.revision", "r
 VERSION = "org.opencontainers.image.version"
 
 
-@effect("build {plan.tag}")
+@effect("build image")
 def build(plan: Plan) -> Built:
     """Build the image, or take the one on the Engine that was built from this very content; verify platform and size."""
     wanted, root, engine, begun = plan.file.build, Path(plan.source.root), Engine.connect(), time.monotonic()
@@ -26,7 +26,8 @@ def build(plan: Plan) -> Built:
     ref, context, dockerfile = f"{plan.image}:{plan.tag}", root / wanted.context, str((root / wanted.dockerfile).absolute())
     _write_tag(root, plan.tag)
     bases = [engine.image_id(name) or name for name in base_images(Path(dockerfile).read_text(encoding="utf-8"), wanted.args)]
-    key = content_key(context, dockerfile, wanted.args, bases, exclude=plan.file.written_by_releases)
+    written = plan.file.written_by_releases
+    key = content_key(context, dockerfile, wanted.args, bases, exclude=written, platform=wanted.platform)
     made = None
     if known := engine.find({KEY: key}):
         engine.tag(known[0].id, ref)
@@ -96,7 +97,7 @@ def _expected(wanted: Build, log: str, layers: tuple[Layer, ...], *, cached: boo
         yield Finding(name=f"build log: {text}", kind="image", outcome=outcome, detail=detail, required=False)
 
 
-@effect("push {plan.tag}", retries=2, delays=(2.0, 10.0))
+@effect("push image", retries=2, delays=(2.0, 10.0))
 def push(plan: Plan, built: Built) -> Pushed:
     """Push, and look the image up in Artifact Registry by tag and by digest: what is deployed is what is found there."""
     engine, begun, file = Engine.connect(), time.monotonic(), plan.file
