@@ -135,7 +135,7 @@ def measure(prefect: SyncPrefectClient, run: FlowRun) -> Measured:
     began, ended = run.expected_start_time or run.created, run.end_time
     if began is None or ended is None:
         raise SystemExit(f"Prefect does not know when run {run.id} began and ended")
-    spans = tuple(Span(flow.name, flow.start_time, flow.end_time) for flow in flows if flow.start_time and flow.end_time)
+    spans = tuple(Span(prefect.read_flow(f.flow_id).name, f.start_time, f.end_time) for f in flows if f.start_time and f.end_time)
     return Measured(Span("whole", began, ended), spans, found, record)
 
 

@@ -12,7 +12,7 @@ from tasks.effects import say
 from tasks.logbook import Logbook
 
 
-@flow(name="canary", flow_run_name="canary {plan.revision}")
+@flow(name="canary", flow_run_name="{plan.revision}")
 def canary(plan: Plan) -> Verdict:
     """Give the candidate more and more traffic, as long as what is seen allows it.
 
@@ -37,7 +37,7 @@ def bake(plan: Plan, percent: int, since: datetime, probed: evidence.Probing) ->
     """Wait at one step, look again and again, and decide by the file's rules."""
     rules = plan.file.canary
     assert rules is not None
-    pause = min(15.0, max(1.5, rules.bake.total_seconds() / 6))
+    pause = min(15.0, max(1.0, rules.bake.total_seconds() / 6))
     while True:
         time.sleep(pause)
         window = evidence.window(plan, percent, since, dict(probed.counts))

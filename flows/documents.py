@@ -9,7 +9,7 @@ from flows.story import tell
 from tasks.logbook import Logbook
 
 
-@flow(name="documents", flow_run_name="documents of {release}")
+@flow(name="documents", flow_run_name="{release}")
 def documents(release: str) -> State[Any]:
     """Write the documents of one release again: the same record gives the same documents.
 

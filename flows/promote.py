@@ -15,7 +15,7 @@ from tasks.effects import say
 from tasks.logbook import Logbook
 
 
-@flow(name="promote", flow_run_name="promote {service.name}", task_runner=SIDE_BY_SIDE)
+@flow(name="promote", flow_run_name="{service.name}", task_runner=SIDE_BY_SIDE)
 def promote(service: ServiceName, because: str = "by hand") -> State[Any]:
     """Take the candidate that a release left at 0 %, or held at a step, to 100 %, with the same canary and the same proofs.
 

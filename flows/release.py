@@ -13,7 +13,7 @@ from relais import plan as planning
 from relais.config import Changes
 from relais.errors import StepFailed
 from relais.model import Candidate, Plan, Pushed, Verdict
-from tasks import image, revision, traffic, validation
+from tasks import documents, image, revision, traffic, validation
 from tasks.logbook import Logbook
 
 
@@ -30,13 +30,14 @@ def release(
     Args:
         app: The service's repository: a directory that holds a release.yaml, or a Git URL, which is cloned.
         ref: The commit, branch or tag to release.
-        until: verified stops with the candidate at 0 %, and the promote deployment takes it up later.
+        until: "promoted" goes all the way; "verified" stops with the candidate at 0 %, and the promote deployment takes it up later.
         plan_only: Stop when the plan is drawn: nothing is built, nothing changes.
         changes: What changes from one release to the next, over what the release file says.
     """
     with story(Logbook.open(app, ref)) as log:
         # Read. Nothing outside has changed yet, so a refusal here costs nothing.
         plan = log.did("plan", preflight, app, ref, changes)
+        documents.show_plan(plan)
         if plan_only:
             log.ends("Planned", f"the plan for {plan.title} is drawn, and nothing stands against it")
             return tell(log)

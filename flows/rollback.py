@@ -12,7 +12,7 @@ from tasks.effects import hang_up_like_terminate
 from tasks.logbook import Logbook
 
 
-@flow(name="rollback", flow_run_name="rollback {service.name}")
+@flow(name="rollback", flow_run_name="{service.name}")
 def rollback(service: ServiceName, to: str = "recorded", because: str = "by hand", wheel: Wheel | None = None) -> tuple[Finding, ...]:
     """Give the traffic back to the revisions that served before the last release, and prove that they serve.
 

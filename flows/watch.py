@@ -23,8 +23,16 @@ class Place(BaseModel):
     project: str = Field(title="Project", examples=["emergence-469005"])
     region: str = Field(title="Region", examples=["europe-west1"])
 
+    def __str__(self) -> str:
+        return f"{self.project}, {self.region}"
 
-@flow(name="watch", flow_run_name="watch {places}")
+
+def looked_at() -> str:
+    """The places, as people read them."""
+    return "; ".join(str(Place.model_validate(place)) for place in flow_run.parameters.get("places", ()))
+
+
+@flow(name="watch", flow_run_name=looked_at)
 def watch(places: list[Place]) -> State[Any]:
     """Look at every service that carries a rollout: put back the split of one whose driver died, end the fresh ones in time.
 

@@ -53,9 +53,9 @@ def blocking(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 class ServiceName(Value):
     """A Cloud Run service: project, region and short name."""
 
-    project: str
-    region: str
-    name: str
+    project: str = Field(title="Project", description="The id of the Google Cloud project.")
+    region: str = Field(title="Region", description="Such as europe-west1.")
+    name: str = Field(title="Service", description="The service's short name.")
 
     @property
     def parent(self) -> str:

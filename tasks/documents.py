@@ -92,6 +92,8 @@ def show_end(record: Record) -> None:
     _page("checklist", lambda: documents.checklist_page(record, contract.checklist(record)), "The runbook's final checklist")
     if record.plan is None:
         return
+    if record.state == "Refused" and record.build is None:  # otherwise the release has shown it already
+        show_plan(record.plan)
     if record.verdict is not None:
         _page("verdict", lambda: documents.verdict_page(record), "What the rollout ended with")
     language = record.plan.file.documents.language

@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from prefect import Task, get_run_logger, task
+from prefect import Task, get_run_logger
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext
 from prefect.exceptions import MissingContextError
 
 from relais.errors import RelaisError, Unavailable
@@ -26,11 +27,27 @@ def only_outages(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> boo
     return isinstance(state.result(raise_on_failure=False), Unavailable)
 
 
+class Effect(Task[P, R]):
+    """A task whose arrows in the run graph are true.
+
+    Prefect draws one wherever it meets a part of a result again, by identity, and an empty text is everywhere: here only values count.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            known = context.run_results if (context := FlowRunContext.get()) else {}
+            for part in [part for part, (_, _, value) in known.items() if value is None]:
+                del known[part]
+
+
 def effect(name: str, *, retries: int = 0, delays: Sequence[float] = (1.0, 3.0)) -> Callable[[Callable[P, R]], Task[P, R]]:
     """A task named for people (`name` may use its parameters), retried on outages only, and never answered from a cache."""
 
     def wrap(fn: Callable[P, R]) -> Task[P, R]:
-        return task(
+        return Effect(
+            fn,
             name=fn.__name__.replace("_", " "),
             task_run_name=name,
             retries=retries,
@@ -38,7 +55,7 @@ def effect(name: str, *, retries: int = 0, delays: Sequence[float] = (1.0, 3.0))
             retry_condition_fn=only_outages,
             cache_policy=NO_CACHE,
             persist_result=False,
-        )(fn)
+        )
 
     return wrap
 

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, cast
+from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL
 from pydantic import ValidationError
@@ -37,6 +40,7 @@ class Logbook:
         self.record = record
         self.well = True  # whether the state that it ended with is one to be glad of
         self._medians: dict[str, float] = {}
+        self._page: UUID | None = None  # the record's artifact, once it is there
 
     @classmethod
     def open(cls, app: str, ref: str) -> "Logbook":
@@ -130,8 +134,15 @@ class Logbook:
         text = self.record.model_dump_json(indent=1)
         write_whole(_path(self.record.id), text.encode())
         if flow_run.get_id():
-            key, page = f"record-{self.record.id}", f"```json\n{text}\n```"
-            within(5, lambda: create_markdown_artifact(page, key=key, description="The record so far"))
+            within(5, lambda: self._show(f"```json\n{text}\n```"))
+
+    def _show(self, page: str) -> None:
+        """One artifact, which changes: the record of one run is one card among its artifacts."""
+        if self._page is None:
+            made = create_markdown_artifact(page, key=f"record-{self.record.id}", description="What it did and saw, as data")
+            self._page = cast(UUID, made)
+        else:
+            get_client(sync_client=True).update_artifact(self._page, ArtifactUpdate(data=page))
 
     def _timed(self, stage: Stage, seconds: float) -> None:
         timing = Timing(stage=stage, seconds=round(seconds, 3), median=self._medians.get(stage))

@@ -9,7 +9,7 @@ from relais.model import App, Commit, Finding, Outcome, Source
 from tasks.effects import effect, say
 
 
-@effect("open {app}", retries=2)
+@effect("open the repository", retries=2)
 def open_app(app: str, ref: str, changes: Changes, release: str) -> App:
     """The release file with this run's changes, and the directory it lies in; a Git URL is cloned at `ref`."""
     url = ""
@@ -116,7 +116,7 @@ def _contains(repo: Repository, wanted: str, commit: Commit) -> Finding:
     return _finding(f"commit {wanted}", "failed", f"{found} is not part of {commit.short}")
 
 
-@effect("commits since {previous}")
+@effect("commits since then")
 def since(source: Source, previous: str) -> Source:
     """The commits between what serves and what is released, newest first; none where the one that serves is not known."""
     repo = Repository.open(Path(source.root))

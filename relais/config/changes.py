@@ -43,12 +43,17 @@ class Changes(BaseModel):
         description="Commits that must be part of what is released.",
         examples=[["4bde612", "588c5dc"]],
     )
-    bake: str = Field(default="", title="Least time at a step", description="A number and a unit.", examples=["30s", "5m"])
+    bake: str = Field(
+        default="", title="Least time at a step", description="Such as 30s or 5m; for every step of the canary.", examples=["30s", "5m"]
+    )
     deadline: str = Field(
-        default="", title="Most time at a step", description="A number and a unit, at least the bake.", examples=["1m", "10m"]
+        default="", title="Most time at a step", description="Such as 1m or 10m; not less than the least.", examples=["1m", "10m"]
     )
     watch: str = Field(
-        default="", title="Watch afterwards", description="How long the fresh release is looked after.", examples=["1h", "24h"]
+        default="",
+        title="Watch afterwards",
+        description="How long the fresh release is looked after, such as 1h or 24h.",
+        examples=["1h", "24h"],
     )
     skip: tuple[str, ...] = Field(
         default=(), title="Checks to skip", description="By name; recorded as skipped, and by whom.", examples=[["all tests"]]
