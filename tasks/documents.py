@@ -68,6 +68,7 @@ def _committed(plan: Plan, root: Path, paths: list[str], digest: str) -> list[Fi
             [*paths, *extra],
             fill(wanted.commit.message, {**plan.facts, "digest": digest, "url": plan.uri or "unknown"}),
             author=wanted.commit.author or "",
+            branch=rules.branch,
         )
         found.append(Finding(name="documents committed", kind="document", outcome="passed", detail=str(commit), required=False))
         if wanted.push is True or (wanted.push == "auto" and rules.pushed and repo.remotes()):

@@ -174,7 +174,8 @@ class Team:
     def template(self, revision: str = "", *, commit: str = "", **env: str) -> run_v2.RevisionTemplate:
         stamps = {rollout.STAMP_COMMIT: commit} if commit else {}
         variables = [run_v2.EnvVar(name=name, value=value) for name, value in {"COLOUR": "white", **env}.items()]
-        return run_v2.RevisionTemplate(revision=revision, annotations=stamps, containers=[run_v2.Container(image=self.image, env=variables)])
+        container = run_v2.Container(image=self.image, env=variables)
+        return run_v2.RevisionTemplate(revision=revision, annotations=stamps, containers=[container])
 
     def baseline(self, *, latest: bool = False, commit: str = "", **env: str) -> str:
         """The first revision, by the official client; pinned to all the traffic unless it follows LATEST: its name."""
@@ -217,9 +218,10 @@ class Team:
     # -- what a user sees ------------------------------------------------------------------------------------------------
 
     def who_serves(self) -> dict[str, int]:
-        """Revision name -> percent, as the service says once it has settled."""
+        """Revision name -> percent, as the service says once it has settled; LATEST by its name."""
         found = eventually(lambda: (seen := self.get()) and not seen.reconciling and seen)
-        return {status.revision: status.percent for status in found.traffic_statuses if status.percent}
+        newest = found.latest_ready_revision.rpartition("/")[2]
+        return {status.revision or newest: status.percent for status in found.traffic_statuses if status.percent}
 
     def tags(self) -> dict[str, str]:
         """Tag -> revision."""
