@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from relais import documents
+from relais.clients.build_context import last_platform
 from relais.clients.docker import Engine, Image, base_images, content_key, ensure_platform
+from relais.clients.files import write_whole
 from relais.clients.registry import ArtifactRegistry
 from relais.config import BUILD_TAG, Size, found_in
 from relais.config.image import Build
@@ -25,7 +27,11 @@ def build(plan: Plan) -> Built:
         raise BadInput("there is nothing to build", where="release.yaml: build", remedy="this version builds every image")
     ref, context, dockerfile = f"{plan.image}:{plan.tag}", root / wanted.context, str((root / wanted.dockerfile).absolute())
     _write_tag(root, plan.tag)
-    bases = [engine.image_id(name) or name for name in base_images(Path(dockerfile).read_text(encoding="utf-8"), wanted.args)]
+    text = Path(dockerfile).read_text(encoding="utf-8", errors="replace")
+    if (named := last_platform(text)) not in ("", wanted.platform):
+        what = f"its last FROM asks for {named}, and Cloud Run needs {wanted.platform}"
+        raise StepFailed(what, where=dockerfile, remedy="remove --platform from it, or name linux/amd64")
+    bases = [engine.image_id(name) or name for name in base_images(text, wanted.args)]
     written = plan.file.written_by_releases
     key = content_key(context, dockerfile, wanted.args, bases, exclude=written, platform=wanted.platform)
     made = None
@@ -70,7 +76,11 @@ def _shown(step: str) -> Callable[[str], None]:
 def _write_tag(root: Path, tag: str) -> None:
     """The tag is made once, and left where the team's other tools look for it."""
     path = root / BUILD_TAG
-    path.write_bytes(documents.build_tag(path.read_bytes() if path.exists() else b"", tag))
+    try:
+        write_whole(path, documents.build_tag(path.read_bytes() if path.exists() else b"", tag))
+    except OSError as problem:
+        remedy = "free some space, or let this user write there"
+        raise StepFailed(f"cannot be written: {problem.strerror}", where=str(path), remedy=remedy) from None
 
 
 def _sized(wanted: Build, found: Image, layers: tuple[Layer, ...]) -> list[Finding]:

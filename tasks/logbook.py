@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from relais.clients.files import write_whole
 from relais.config import home
-from relais.errors import BadInput, RelaisError
+from relais.errors import BadInput, Refused, RelaisError
 from relais.model import Move, Problem, Record, Timing, medians
 from tasks.effects import say, within
 
@@ -132,9 +132,20 @@ class Logbook:
     def save(self) -> None:
         """The record as a file, whole or not at all, and as an artifact of the run."""
         text = self.record.model_dump_json(indent=1)
-        write_whole(_path(self.record.id), text.encode())
+        try:
+            write_whole(_path(self.record.id), text.encode())
+        except OSError as problem:
+            self._cannot_keep(problem)
         if flow_run.get_id():
             within(5, lambda: self._show(f"```json\n{text}\n```"))
+
+    def _cannot_keep(self, problem: OSError) -> None:
+        """Before anything is deployed it ends the release; later, production matters more than its record."""
+        path, why = _path(self.record.id), problem.strerror or str(problem)
+        remedy = "free some space there, or set RELAIS_HOME to another disk"
+        if self.record.deploy is None and not self.record.state:
+            raise Refused(f"the record of this release cannot be kept: {why}", where=str(path), remedy=remedy) from None
+        say(f"the record is not kept: {path}: {why}: {remedy}", level=logging.WARNING)
 
     def _show(self, page: str) -> None:
         """One artifact, which changes: the record of one run is one card among its artifacts."""

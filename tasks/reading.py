@@ -99,7 +99,7 @@ def _registry(app: App) -> str:
     return found.registry_uri
 
 
-@effect("read what serves", retries=2)
+@effect("read what serves")  # the clients themselves ask again for ten seconds
 def read_serving(app: App) -> Stable:
     """The service, its split resolved to names, the settings of what serves, and those that the release file makes of them."""
     run, file = CloudRun(), app.file

@@ -10,7 +10,7 @@ from relais.clients.logs import Logs
 from relais.clients.run import CloudRun
 from relais.clients.template import changed, template_of
 from relais.config import load_env_file
-from relais.errors import Denied, Refused, StepFailed, Unavailable
+from relais.errors import Conflict, Denied, Refused, StepFailed, Unavailable
 from relais.model import Candidate, Finding, Plan, Pushed, blocking
 from tasks.effects import effect, say
 
@@ -19,7 +19,27 @@ WARM_UP = 20.0  # seconds in which a request that fails is asked again: the revi
 
 @effect("deploy at 0 %")
 def deploy(plan: Plan, pushed: Pushed) -> Candidate:
-    """Add the candidate, pin the stable revisions and take the lock, all in one write on one read."""
+    """Add the candidate, pin the stable revisions and take the lock, all in one write on one read.
+
+    Once more after a conflict, on a new read; after an answer that was lost, the service itself says whether the write was accepted.
+    """
+    try:
+        _ask_for(plan, pushed)
+    except Conflict:
+        _ask_for(plan, pushed)
+    except Unavailable:
+        if not _accepted(plan):
+            raise
+    say(f"revision {plan.revision} asked for, at {100 if plan.first else 0} %, tag {plan.traffic_tag}")
+    return Candidate(revision=plan.revision, digest=pushed.digest, tag=plan.traffic_tag)
+
+
+def _accepted(plan: Plan) -> bool:
+    seen = rollout.read(CloudRun().read(plan.service))
+    return seen is not None and seen.wheel == plan.wheel and seen.phase == "deploying"
+
+
+def _ask_for(plan: Plan, pushed: Pushed) -> None:
     run, file, now = CloudRun(), plan.file, datetime.now(UTC)
     serving = run.read(plan.service)
     env = load_env_file(Path(plan.source.root) / file.deploy.env_file) if file.deploy.env_file else {}
@@ -50,8 +70,6 @@ def deploy(plan: Plan, pushed: Pushed) -> Candidate:
     else:
         write = rollout.begin(serving, plan, pushed.digest, now, policy, lease=file.deploy.ready_within + rollout.LEASE)
         run.deploy(write, template, public=public, ingress=file.deploy.ingress, scaling=scaling)
-    say(f"revision {plan.revision} asked for, at {100 if plan.first else 0} %, tag {plan.traffic_tag}")
-    return Candidate(revision=plan.revision, digest=pushed.digest, tag=plan.traffic_tag)
 
 
 @effect("wait until ready")
@@ -106,7 +124,8 @@ def _lines(logs: Logs, plan: Plan, candidate: Candidate, since: datetime) -> tup
 
 
 def _first_sentence(message: str) -> str:
-    return message.partition("\n")[0].removeprefix("Revision ") or "Cloud Run gives no reason"
+    said = message.partition("\n")[0]
+    return said.partition(" is not ready and cannot serve traffic. ")[2] or said or "Cloud Run gives no reason"
 
 
 def _why_not(message: str, lines: tuple[str, ...]) -> str:

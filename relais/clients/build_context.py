@@ -174,6 +174,16 @@ def base_images(dockerfile_text: str, args: Mapping[str, str]) -> tuple[str, ...
     return tuple(found)
 
 
+def last_platform(dockerfile_text: str) -> str:
+    """The platform that the last FROM names; "" where it leaves it to the builder.
+
+    BuildKit marks the result with the platform that was asked of it, whatever machine the base was made for.
+    """
+    last = next((line for line in reversed(list(_instructions(dockerfile_text))) if _FROM.match(line)), "")
+    named = re.search(r"--platform=([^\s$]+)", last)
+    return named[1] if named else ""
+
+
 def _filled(text: str, known: Mapping[str, str]) -> str:
     return _VARIABLE.sub(lambda m: known.get(m[1] or m[3]) or m[2] or "", text)
 

@@ -112,7 +112,7 @@ def _remedy(kind: type[RelaisError], error: Exception, text: str, needs: str) ->
     if isinstance(error, google.Forbidden):
         return f"grant whoever releases {needs or 'the role that this call needs'}"
     if kind is Conflict:
-        return "somebody else wrote first: read again, decide again"
+        return "somebody else changed it at the same moment, and nothing of ours was applied: look at who, then try again"
     if kind is Unavailable and (host := emulator_host()):
         return f"see that a local cloud answers at {host}: `make up` starts it"
     return ""
