@@ -8,7 +8,7 @@ from prefect.states import Completed, Failed
 from flows.story import SIDE_BY_SIDE, named
 from relais import plan as planning
 from relais.config import Changes, who
-from relais.errors import RelaisError
+from relais.errors import Locked, RelaisError
 from relais.model import Plan
 from tasks import checks, documents, reading, source
 from tasks.effects import say
@@ -48,6 +48,8 @@ def look(log: Logbook, app: str, ref: str, changes: Changes) -> Plan:
     findings = (*found.findings, *read, *gates, *checked)
     try:
         stable = serving_.result()
+    except Locked:
+        raise
     except RelaisError as unread:  # the other things that stand against it are told with it
         raise planning.against(opened.service, findings, " ".join(str(unread).split())) or unread from None
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from relais.clients.docker import Engine
@@ -12,6 +13,7 @@ from relais.config import Reading, load_env_file
 from relais.errors import BadInput, Refused, RelaisError
 from relais.excerpt import excerpt
 from relais.model import App, Finding, Stable, Text
+from relais.rollout import require_free
 from tasks.effects import effect, say
 
 FREE_DISK = 2 * 10**9  # bytes that a build needs at least
@@ -106,6 +108,7 @@ def read_serving(app: App) -> Stable:
     repository = ArtifactRegistry(file.project, file.region).repository(file.repository)
     serving = run.read(app.service)
     if serving.exists and not serving.settled:
+        require_free(serving, datetime.now(UTC))  # who is changing it, where it is a release
         raise Refused(f"{app.service} is being changed right now", remedy="wait until that deployment has ended, then release again")
     revisions = run.revisions(app.service)
     main = next((r for r in revisions if r.name == serving.split.main), None)

@@ -160,6 +160,6 @@ def test_a_git_url_is_cloned_at_the_ref_and_gets_the_documents(team: Team) -> No
     plan = team.record.plan
     assert plan is not None
     assert [(f.name, f.outcome, f.detail) for f in plan.findings if f.kind == "check"] == [
-        ("red", "skipped", "skipped by FG"), ("ready", "passed", "exit code 0"),
+        ("red", "skipped", "skipped by FG"), ("ready", "passed", "exit 0"),
     ]  # fmt: skip
     assert "skipped by FG" in team.pushed_file(report)

@@ -114,7 +114,7 @@ def test_the_watch_leaves_what_is_held(held: Held) -> None:
 def test_promote_takes_what_is_held_through_the_canary_to_100_percent(held: Held) -> None:
     state: State[Any] = promote(held.team.service, because="looked at by FG", return_state=True)
     assert (state.name, state.is_completed()) == ("Promoted", True)
-    assert run_name(state) == f"promote {held.team.service.name}"
+    assert run_name(state) == held.team.service.name
     assert held.team.who_serves() == {held.candidate: 100}
     assert held.team.rollout()["phase"] == "fresh"
     record = held.team.records()[-1]
@@ -195,7 +195,7 @@ def test_a_rollback_by_hand_goes_back_to_what_served_and_is_recorded(team: Team,
     first, candidate = released
     state = back(team.service, because="orders get lost")
     assert (state.name, state.is_completed()) == ("RolledBack", True)
-    assert run_name(state) == f"rollback {team.service.name}"
+    assert run_name(state) == team.service.name
     assert team.who_serves() == {first: 100}
     assert not team.follows_latest(), "LATEST is the bad candidate"
     assert team.rollout()["phase"] == "done"

@@ -1,0 +1,111 @@
+"""The watch: what a release leaves behind when its process is killed, and what becomes of a fresh one."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from prefect.client.schemas.objects import State
+from team import Team, eventually
+
+from flows.watch import Place, watch
+
+LONG_AGO = "2026-01-01T00:00:00Z"
+
+
+def watched(team: Team) -> State[Any]:
+    """One run of the watch over the team's project."""
+    state: State[Any] = watch([Place(project=team.service.project, region=team.service.region)], return_state=True)
+    return state
+
+
+@contextmanager
+def killed_in(team: Team, phase: str) -> Iterator[None]:
+    """A release in a process of its own, killed with no chance to tidy up once its rollout is in this phase."""
+    run = team.start_release()
+    log = team.root.with_name("release.log")
+    try:
+        eventually(lambda: run.poll() is not None or team.rollout().get("phase") == phase, 60)
+        assert run.poll() is None, log.read_text(errors="replace")[-3000:]
+    finally:
+        run.send_signal(signal.SIGKILL)
+        run.wait(10)
+    yield
+
+
+def row_of(team: Team, candidate: str) -> str:
+    (row,) = [line for line in team.pushed_file("docs/README.md").splitlines() if candidate in line]
+    return row
+
+
+def test_a_release_that_dies_in_the_middle_of_a_bake_is_put_back_once_its_lease_is_over(team: Team) -> None:
+    team.release_file(canary={"bake": "60s", "deadline": "90s"})
+    first = team.baseline()
+    commit = team.change_env("feat: faster orders")
+    candidate = f"{team.service.name}-{commit[:7]}"
+    with killed_in(team, "rolling"):
+        assert team.who_serves() == {first: 50, candidate: 50}
+    # while the lease lasts its owner may be alive, and the watch keeps its hands off
+    assert watched(team).message == "nothing to do"
+    assert team.who_serves() == {first: 50, candidate: 50}
+    team.annotate(lease_until=LONG_AGO)
+    state = watched(team)
+    assert state.is_completed()
+    assert state.message == f"{team.service.name}: {first} 100 % serves again"
+    assert team.who_serves() == {first: 100}
+    assert team.tags() == {}
+    assert team.rollout()["phase"] == "done"
+    record = team.record
+    assert record.state == "RolledBack"
+    assert "its driver died in the phase rolling" in record.summary
+    assert "Rolled back" in row_of(team, candidate)
+    (report,) = [path for path in team.pushed_files("docs") if path.endswith("faster-orders.md")]
+    assert "driver died" in team.pushed_file(report)
+    team.release_file(canary=None)
+    assert team.release(plan_only=True).name == "Planned", "the lock is free"
+
+
+def test_a_release_that_dies_while_it_deploys_loses_its_lock_and_its_tag_and_nobody_was_moved(team: Team) -> None:
+    first = team.baseline()
+    commit = team.change_env(FAULT_SLOW_START="5")
+    with killed_in(team, "deploying"):
+        assert team.rollout()["candidate"] == f"{team.service.name}-{commit[:7]}"
+    refused = team.release()
+    assert refused.name == "Refused"
+    assert refused.message is not None
+    assert f"release {team.rollout()['release']} of {commit[:7]} holds the service" in refused.message
+    assert "its lease ends at" in refused.message
+    team.annotate(lease_until=LONG_AGO)
+    state = watched(team)
+    assert state.message == f"{team.service.name}: the lock is free again"
+    assert team.who_serves() == {first: 100}
+    assert team.tags() == {}
+    assert team.rollout()["phase"] == "done"
+    assert team.release(plan_only=True).name == "Planned"
+
+
+@pytest.mark.parametrize(("long", "phase"), [("0s", "done"), ("1h", "fresh")], ids=["after its time", "within its time"])
+def test_a_fresh_release_is_looked_after_until_its_time_is_over(team: Team, long: str, phase: str) -> None:
+    team.release_file(canary=None, validate={"watch": long})
+    first = team.baseline()
+    commit = team.change_env()
+    assert team.release().name == "Promoted"
+    state = watched(team)
+    assert state.message == ("nothing to do" if phase == "fresh" else f"{team.service.name}: the fresh release was looked after")
+    assert team.rollout()["phase"] == phase
+    assert list(team.tags().values()) == ([first] if phase == "fresh" else [])
+    assert team.who_serves() == {f"{team.service.name}-{commit[:7]}": 100}
+
+
+def test_what_a_person_moved_meanwhile_is_told_and_not_undone(team: Team) -> None:
+    team.release_file(canary=None, validate={"watch": "0s"})
+    first = team.baseline()
+    team.change_env()
+    assert team.release().name == "Promoted"
+    team.split({first: 100})
+    state = watched(team)
+    assert state.is_failed()
+    assert state.message is not None
+    assert "somebody else moved traffic" in state.message
+    assert team.who_serves() == {first: 100}
