@@ -16,10 +16,11 @@ def plan_page(plan: Plan) -> str:
     record = Record(id=plan.id, app=plan.source.root, started=plan.started, plan=plan)
     found = Facts(record).preflight
     changing = [line for line in plan.lines if line.kind not in ("kept", "note")]
+    noted = [line for line in plan.lines if line.kind == "note" and not line.what.startswith("after 100 %")]  # `finish` says that
     return render(
         "plan.md.j2", record, "en", plan=plan, against=plan.blockers, blocking=blocking(found), way=_way(plan), finish=_finish(plan),
         changing=sorted(changing, key=lambda line: not line.blocks), groups=_by_kind(found),
-        kept=[line for line in plan.lines if line.kind == "kept"], noted=[line for line in plan.lines if line.kind == "note"],
+        kept=[line for line in plan.lines if line.kind == "kept"], noted=noted,
     )  # fmt: skip
 
 
@@ -53,7 +54,8 @@ def _finish(plan: Plan) -> str:
 
 
 def _span(span: timedelta) -> str:
-    return duration(span.total_seconds()).removesuffix(" 00 s")
+    """As it was declared, nearly: 8 s, not 8.0 s; 5 min, not 5 min 00 s."""
+    return duration(span.total_seconds()).removesuffix(" 00 s").replace(".0 s", " s")
 
 
 def checklist_page(record: Record, boxes: Iterable[Finding]) -> str:
