@@ -192,17 +192,23 @@ def draw(
 
 def unsupported(file: ReleaseFile) -> Iterator[Line]:
     """What the file asks and this version does not do yet: what production's safety rests on blocks, the rest is named."""
-    hooks = file.hooks
-    if file.build is None:
-        yield Line(kind="note", what="build: false is not there yet: this version builds every image", blocks=True)
-    if file.canary and file.canary.approve is not None:
-        yield Line(kind="note", what="canary.approve is not there yet: release with until: verified, and promote by hand", blocks=True)
-    if hooks.before_build or hooks.before_traffic or hooks.after_promotion or hooks.after_rollback:
-        yield Line(kind="note", what="hooks are not run yet", blocks=True)
-    if file.verify.websockets or file.verify.version or file.verify.pages or file.verify.openapi or file.verify.static:
-        yield Line(kind="note", what="verify: openapi, version, static, pages and websockets are not checked yet")
-    if file.escalate.notify:
-        yield Line(kind="note", what="escalate.notify: nobody is notified yet")
+    hooks, canary, verify, build = file.hooks, file.canary, file.verify, file.build
+    blocking_ = {
+        "build: false is not there yet: this version builds every image": build is None,
+        "build.target and build.secrets are not there yet: the image would be another": build and (build.target or build.secrets),
+        "canary.approve is not there yet: release with until: verified, and promote by hand": canary and canary.approve is not None,
+        "hooks are not run yet": hooks.before_build or hooks.before_traffic or hooks.after_promotion or hooks.after_rollback,
+    }
+    named = {
+        "verify: openapi, version, static, pages and websockets are not checked yet": verify.websockets
+        or verify.version or verify.pages or verify.openapi or verify.static,
+        "canary.evidence: monitoring is not there yet: evidence comes from the request log": canary and canary.evidence == "monitoring",
+        "validate.on_worse: a fresh release is not judged yet, so nothing goes back later": file.validation.on_worse == "rollback",
+        "deploy.env.plain_secrets: the env file is not searched for secrets yet": file.deploy.env.plain_secrets == "forbid",
+        "escalate.notify: nobody is notified yet": file.escalate.notify,
+    }  # fmt: skip
+    for asked, blocks in ((blocking_, True), (named, False)):
+        yield from (Line(kind="note", what=what, blocks=blocks) for what, wanted in asked.items() if wanted)
 
 
 def refusal(plan: Plan, serving: Serving) -> Refused | None:

@@ -10,7 +10,7 @@ from typing import Literal
 from relais.clients.contract import request
 from relais.clients.http import Http
 from relais.clients.logs import Logs
-from relais.config import Noise, TrafficProbes
+from relais.config import TrafficProbes
 from relais.model import Plan, Window
 from tasks.effects import effect
 
@@ -68,17 +68,9 @@ def window(plan: Plan, percent: int, since: datetime, probed: dict[str, int]) ->
     counts = {**dict.fromkeys(COUNTED, 0), **probed, "left_out": 0}
     for line in Logs(plan.service.project).requests(plan.service, begin, end):
         side = "candidate" if line.revision == plan.revision else "stable" if line.revision in stable else ""
-        if not side or line.tagged(plan.uri) or any(_matches(rule, line.status, line.path, line.agent) for rule in noise):
+        if not side or line.tagged(plan.uri) or any(rule.covers(line.status, line.path, line.agent) for rule in noise):
             counts["left_out"] += 1
             continue
         counts[f"{side}_requests"] += 1
         counts[f"{side}_errors"] += line.status >= 500
     return Window(begin=begin, end=end, percent=percent, **counts)
-
-
-def _matches(rule: Noise, status: int, path: str, agent: str) -> bool:
-    return (
-        (rule.status is None or rule.status == status)
-        and (rule.path is None or rule.path in path)
-        and (rule.agent is None or rule.agent in agent)
-    )

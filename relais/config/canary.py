@@ -7,7 +7,22 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from relais.config.contract import HttpRequest
-from relais.config.scalars import TRUTHS, Duration, Flag, Number, Pattern, Percent, Rate, Share, Whole, Wrong, between, duration, unquoted
+from relais.config.scalars import (
+    TRUTHS,
+    Duration,
+    Flag,
+    Number,
+    Pattern,
+    Percent,
+    Rate,
+    Share,
+    Whole,
+    Wrong,
+    between,
+    duration,
+    found_in,
+    unquoted,
+)
 from relais.config.section import FILLED, MANY, OrElse, Section
 
 
@@ -41,6 +56,14 @@ class Noise(Section):
         if self.status is None and self.path is None and self.agent is None:
             raise Wrong("names no requests", "write status, path or agent")
         return self
+
+    def covers(self, status: int, path: str, agent: str) -> bool:
+        """Whether a request is one of these: all that is named must fit."""
+        return (
+            self.status in (None, status)
+            and (self.path is None or found_in(self.path, path))
+            and (self.agent is None or found_in(self.agent, agent))
+        )
 
 
 class TrafficProbes(Section):

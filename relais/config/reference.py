@@ -30,11 +30,11 @@ NOT_YET: Final[Mapping[tuple[str, str], str]] = {
     ("Verify", "pages"): NAMED,
     ("Verify", "websockets"): NAMED,
     ("Escalate", "notify"): NAMED,
-    ("Build", "target"): SILENT,
-    ("Build", "secrets"): SILENT,
+    ("Build", "target"): BLOCKED,
+    ("Build", "secrets"): BLOCKED,
     ("MetricGroup", "new"): SILENT,
     ("Header", "secret"): "**Not there yet**: a header that needs a secret is left out.",
-    ("EnvRules", "plain_secrets"): SILENT,
+    ("EnvRules", "plain_secrets"): "`forbid` is **not there yet**: the plan says so, and the release goes on.",
     ("SecretVersion", "version"): "**Not there yet**: it is passed on as written, neither resolved nor looked up.",
     ("Canary", "early"): SILENT,
     ("Canary", "on_orphan"): "`continue` is **not there yet**: the watch restores.",
@@ -43,10 +43,8 @@ NOT_YET: Final[Mapping[tuple[str, str], str]] = {
     ("JudgeSettings", "margin"): SILENT,
     ("JudgeSettings", "ratio"): "**Not there yet**: worse is more than 3 times the stable rate.",
     ("JudgeSettings", "beta"): SILENT,
-    ("Noise", "path"): "A regular expression is **not there yet**: it is taken as a text.",
-    ("Noise", "agent"): "A regular expression is **not there yet**: it is taken as a text.",
     ("Validation", "watch"): "So far this only keeps the stable revision's tag that long.",
-    ("Validation", "on_worse"): SILENT,
+    ("Validation", "on_worse"): "`rollback` is **not there yet**: the plan says so, and the release goes on.",
 }
 """What this version reads and does not do, by section and field; an entry goes when the work is there."""
 

@@ -1,8 +1,11 @@
 """The plan by difference: what is merged, what blocks, and the word that lets it through."""
 
+from typing import Any
+
 import pytest
 
 from relais import plan
+from relais.config import ReleaseFile
 from relais.model import LATEST, ServiceName, Serving, Share, Spec, Split, Target
 
 OLD = Spec(
@@ -88,3 +91,25 @@ def test_a_revision_name_that_is_taken_gets_a_number_and_stays_below_64_characte
     assert plan.free_name("app-p1", ()) == "app-p1"
     assert plan.free_name("app-p1", ("app-p1", "app-p1-2")) == "app-p1-3"
     assert len(plan.free_name("a" * 63, ("a" * 63,))) == 63
+
+
+ASKED: list[tuple[dict[str, Any], str, bool]] = [
+    ({"build": False}, "build: false", True),
+    ({"build": {"target": "runtime"}}, "build.target", True),
+    ({"build": {"secrets": {"token": "npm-token"}}}, "build.secrets", True),
+    ({"canary": {"approve": True}}, "canary.approve", True),
+    ({"hooks": {"before_build": "true"}}, "hooks", True),
+    ({"verify": {"openapi": "/openapi.json"}}, "openapi", False),
+    ({"canary": {"evidence": "monitoring"}}, "canary.evidence", False),
+    ({"validate": {"on_worse": "rollback"}}, "validate.on_worse", False),
+    ({"deploy": {"env": {"plain_secrets": "forbid"}}}, "plain_secrets", False),
+    ({"escalate": {"notify": ["slack"]}}, "escalate.notify", False),
+]
+
+
+@pytest.mark.parametrize(("over", "what", "blocks"), ASKED, ids=[what for _, what, _ in ASKED])
+def test_what_this_version_does_not_do_is_named_and_blocks_where_safety_rests_on_it(over: dict[str, Any], what: str, blocks: bool) -> None:
+    place = {"service": "app", "project": "emergence-469005", "region": "europe-west1", "repository": "app"}
+    (line,) = plan.unsupported(ReleaseFile.model_validate({**place, **over}))
+    assert (what in line.what, line.blocks) == (True, blocks)
+    assert not list(plan.unsupported(ReleaseFile.model_validate(place)))
