@@ -106,9 +106,11 @@ def within(seconds: float, fn: Callable[[], R]) -> R | None:
 
 
 class OneParagraph(logging.Filter):
-    """Our own errors say what happened, where and what to do; a traceback beneath them helps nobody."""
+    """Our own errors say what happened, where and what to do; a traceback beneath them helps nobody, nor does a line for each task's end."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.getMessage() == "Finished in state Completed()":
+            return False
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         if isinstance(error, RelaisError):
             record.exc_info = record.exc_text = None
