@@ -236,6 +236,8 @@ class Serving(Value):
     latest_created: str = ""
     latest_ready: str = ""
     public: bool = False
+    ingress: str = ""  # in the release file's words
+    scaling: dict[str, int] = {}  # of the service, where it is set: min_instances, max_instances
     message: str = ""  # of the terminal condition, where it is not "ready"
     updated: datetime | None = None
 

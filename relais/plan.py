@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator
 from zoneinfo import ZoneInfo
 
-from relais.config import ReleaseFile, fill
+from relais.config import Deploy, ReleaseFile, fill
 from relais.config.release import slug_of
 from relais.errors import Refused
 from relais.model import LATEST, App, Finding, Line, Plan, Record, ServiceName, Serving, Source, Spec, Split, Stable, Text, Wheel, blocking
@@ -86,6 +86,20 @@ def access(serving: Serving, wanted: bool | str, allow: Collection[str]) -> Line
         return Line(kind="kept", what="access", before=now)
     blocks = "change access" not in allow
     return Line(kind="changed", what="access", before=now, after=asked, allow="change access", blocks=blocks)
+
+
+def service_settings(serving: Serving, deploy: Deploy) -> Iterator[Line]:
+    """What belongs to the service and not to a revision: changed for all revisions at once."""
+    wanted = {"ingress": (serving.ingress, deploy.ingress or "")}
+    for name in ("min_instances", "max_instances"):
+        asked = getattr(deploy.scaling, name) if deploy.scaling else None
+        wanted[f"service {name}"] = (str(serving.scaling.get(name, "")), "" if asked is None else str(asked))
+    for what, (before, after) in wanted.items():
+        if not after or after == before:
+            continue
+        allow = "change ingress" if what == "ingress" else "lower max_instances" if what.endswith("max_instances") else ""
+        blocks = bool(allow and before) and allow not in deploy.allow and (what == "ingress" or _less(after, before))
+        yield Line(kind="changed" if before else "added", what=what, before=before, after=after, allow=allow, blocks=blocks)
 
 
 def traffic(serving: Serving, candidate: str, steps: tuple[int, ...], finish: str) -> Iterator[Line]:
@@ -180,6 +194,7 @@ def draw(
         lines=(
             *traffic(serving, revision, steps, finish),
             access(serving, file.deploy.public, file.deploy.allow),
+            *service_settings(serving, file.deploy),
             *difference(stable.before, stable.after, file.deploy.allow),
             *unsupported(file),
             *(Line(kind="note", what=f"work that no split divides: {work}") for work in file.deploy.background),

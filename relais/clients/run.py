@@ -186,9 +186,16 @@ def _serving(service: ServiceName, found: run_v2.Service, public: bool) -> Servi
         latest_created=_short(found.latest_created_revision),
         latest_ready=latest_ready,
         public=public,
+        ingress=next((word for word, value in _INGRESS.items() if value == found.ingress), ""),
+        scaling=_scaling(found),
         message="" if condition.state == _SUCCEEDED else condition.message,
         updated=_when(found.update_time),
     )
+
+
+def _scaling(found: run_v2.Service) -> dict[str, int]:
+    set_ = {"min_instances": found.scaling.min_instance_count, "max_instances": found.scaling.max_instance_count}
+    return {name: count for name, count in set_.items() if count}
 
 
 def _revision(found: run_v2.Revision, split: Split) -> Revision:

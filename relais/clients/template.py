@@ -234,6 +234,7 @@ def _settings(template: run_v2.RevisionTemplate, main: run_v2.Container) -> dict
         "args": f"{len(main.args)} arguments" if main.args else "",
         "port": main.ports[0].container_port if main.ports else "",
         "session_affinity": template.session_affinity or "",
+        "cpu_always": "" if main.resources.cpu_idle else True,
         "cpu_boost": main.resources.startup_cpu_boost or "",
         "startup probe": _shown(main.startup_probe) if "startup_probe" in main else "",
         "liveness probe": _shown(main.liveness_probe) if "liveness_probe" in main else "",

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from relais import plan
+from relais.config import Deploy
 from relais.config import ReleaseFile
 from relais.model import LATEST, ServiceName, Serving, Share, Spec, Split, Target
 
@@ -113,3 +114,12 @@ def test_what_this_version_does_not_do_is_named_and_blocks_where_safety_rests_on
     (line,) = plan.unsupported(ReleaseFile.model_validate({**place, **over}))
     assert (what in line.what, line.blocks) == (True, blocks)
     assert not list(plan.unsupported(ReleaseFile.model_validate(place)))
+
+
+def test_a_change_of_ingress_and_a_lower_limit_of_the_service_block_unless_they_are_allowed_by_name() -> None:
+    serving = service(ingress="all", scaling={"max_instances": 10})
+    asked = {"ingress": "internal", "scaling": {"max_instances": "5"}}
+    lines = {line.what: line for line in plan.service_settings(serving, Deploy.model_validate(asked))}
+    assert [(line.before, line.after, line.blocks) for line in lines.values()] == [("all", "internal", True), ("10", "5", True)]
+    allowed = Deploy.model_validate({**asked, "allow": ["change ingress", "lower max_instances"]})
+    assert not any(line.blocks for line in plan.service_settings(serving, allowed))
