@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -265,13 +265,14 @@ class Team:
 
     def records(self) -> list[Record]:
         """The records of all releases on this machine, oldest first."""
-        files: Iterable[Path] = sorted((self.home / "records").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-        return [Record.model_validate_json(path.read_bytes()) for path in files]
+        found = [Record.model_validate_json(path.read_bytes()) for path in (self.home / "records").glob("*.json")]
+        return sorted(found, key=lambda record: record.started)
 
     @property
     def record(self) -> Record:
         """The record that was written last."""
-        return self.records()[-1]
+        newest = max((self.home / "records").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        return Record.model_validate_json(newest.read_bytes())
 
 
 def _unique(number: str) -> ServiceName:

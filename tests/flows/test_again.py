@@ -8,6 +8,7 @@ from prefect.client.schemas.objects import State
 from seen import says, tasks
 from team import Team
 
+from flows.documents import documents
 from flows.preflight import preflight
 from relais.config import Changes
 
@@ -54,6 +55,24 @@ def test_every_release_has_a_report_and_a_row_of_its_own(again: Story) -> None:
     rows = [line for line in team.pushed_file("docs/README.md").splitlines() if "spring" in line]
     assert ["Active" in row for row in rows] == [True, False, False]
     assert ["Archived" in row for row in rows] == [False, True, True]
+
+
+def test_the_documents_of_an_earlier_release_written_again_change_nothing(again: Story) -> None:
+    team, _ = again
+    before = {path: team.pushed_file(path) for path in team.pushed_files("docs")}
+    commit = team.git("rev-parse", "HEAD")
+    state: State[Any] = documents(team.records()[0].id, return_state=True)
+    assert state.is_completed()
+    assert {path: team.pushed_file(path) for path in team.pushed_files("docs")} == before
+    assert team.git("rev-parse", "HEAD") == commit
+    assert team.git("status", "--porcelain") == ""
+
+
+def test_a_release_that_nobody_knows_has_no_documents(again: Story) -> None:  # noqa: ARG001
+    state: State[Any] = documents("20200101-000000-abcdef", return_state=True)
+    assert state.is_failed()
+    assert state.message is not None
+    assert "there is no record of release 20200101-000000-abcdef" in state.message
 
 
 def test_later_releases_know_how_long_each_stage_usually_takes(again: Story) -> None:

@@ -208,6 +208,8 @@ def test_a_rollback_by_hand_goes_back_to_what_served_and_is_recorded(team: Team,
     assert "Rolled back" in row
     (report,) = [path for path in team.pushed_files("docs") if path.endswith("colour.md")]
     assert "orders get lost" in team.pushed_file(report)
+    assert back(team.service).name == "RolledBack", "asked twice, it is the same"
+    assert team.who_serves() == {first: 100}
 
 
 def test_a_rollback_needs_no_record_on_this_machine(team: Team, released: tuple[str, str]) -> None:

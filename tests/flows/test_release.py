@@ -71,6 +71,8 @@ def test_the_image_says_which_commit_it_was_built_from(promoted: Story, engine: 
     assert labels["org.opencontainers.image.revision"] == promoted.commit
     assert labels["relais.dev/release"] == record.id
     assert not record.build.reused
+    assert record.build.platform == "linux/amd64"
+    assert (promoted.team.root / "build_tag.txt").read_text(encoding="utf-8") == f"IMAGE_TAG={record.build.ref.rpartition(':')[2]}\n"
 
 
 def test_each_step_of_the_canary_and_the_promotion_is_a_recorded_move(promoted: Story) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from google.cloud import run_v2
 from team import CALL, ROOT, Team
 
+from flows.documents import documents
 from flows.release import release
 from relais.config import Changes
 from relais.model import Record
@@ -58,3 +59,10 @@ def test_the_sample_is_released_to_100_percent_with_its_own_checks_and_documents
     for page in ("docs/deployments/README.md", "AGENT_SYNC.md", "docs/passation.md"):
         assert "emergence-app-p1-memory" in pushed(page), page
     assert team.git("-C", str(root), "status", "--porcelain") == ""
+
+    # the same record gives the same documents again, edits of pages that people keep included
+    commit = team.git("-C", str(root), "rev-parse", "HEAD")
+    written: Any = documents(record.id, return_state=True)
+    assert written.is_completed()
+    assert team.git("-C", str(root), "status", "--porcelain") == ""
+    assert team.git("-C", str(root), "rev-parse", "HEAD") == commit

@@ -82,6 +82,9 @@ def test_a_release_that_dies_while_it_deploys_loses_its_lock_and_its_tag_and_nob
     assert team.who_serves() == {first: 100}
     assert team.tags() == {}
     assert team.rollout()["phase"] == "done"
+    dead = next(record for record in team.records() if record.id == team.rollout()["release"])
+    assert (dead.state, dead.summary) == ("Interrupted", "its driver died in the phase deploying; no user was moved")
+    assert "Interrupted" in row_of(team, f"{team.service.name}-{commit[:7]}")
     assert team.release(plan_only=True).name == "Planned"
 
 
