@@ -13,16 +13,12 @@ from relais.config.section import FACTS, NAMES, Section
 BLOCKED: Final = "**Not there yet**: it blocks the release."
 NAMED: Final = "**Not there yet**: the plan says so, and the release goes on."
 SILENT: Final = "**Not there yet**: it is read, and nothing is done with it."
-UNSHOWN: Final = "It is applied; the plan does not show it yet."
 NOT_YET: Final[Mapping[tuple[str, str], str]] = {
     ("ReleaseFile", "hooks"): BLOCKED,
     ("ReleaseFile", "build"): "`false` is **not there yet**: it blocks the release.",
     ("ReleaseFile", "verify"): "So far on the tagged URL only, not on the image itself.",
     ("Deploy", "image"): BLOCKED,
-    ("Deploy", "ingress"): UNSHOWN,
-    ("Deploy", "cpu_always"): UNSHOWN,
-    ("Deploy", "execution_environment"): UNSHOWN,
-    ("Deploy", "scaling"): UNSHOWN,
+    ("Deploy", "execution_environment"): "It is applied; the plan does not show it yet.",
     ("Canary", "approve"): BLOCKED,
     ("Verify", "openapi"): NAMED,
     ("Verify", "version"): NAMED,
