@@ -90,7 +90,7 @@ def access(serving: Serving, wanted: bool | str, allow: Collection[str]) -> Line
 
 def service_settings(serving: Serving, deploy: Deploy) -> Iterator[Line]:
     """What belongs to the service and not to a revision: changed for all revisions at once."""
-    wanted = {"ingress": (serving.ingress, deploy.ingress or "")}
+    wanted: dict[str, tuple[str, str]] = {"ingress": (serving.ingress, deploy.ingress or "")}
     for name in ("min_instances", "max_instances"):
         asked = getattr(deploy.scaling, name) if deploy.scaling else None
         wanted[f"service {name}"] = (str(serving.scaling.get(name, "")), "" if asked is None else str(asked))
