@@ -106,7 +106,7 @@ def within(seconds: float, fn: Callable[[], R]) -> R | None:
 
 
 class OneParagraph(logging.Filter):
-    """Our own errors say what happened, where and what to do; a traceback beneath them helps nobody, nor does a line for each task's end."""
+    """Our own errors say what happened, where and what to do; a traceback beneath them helps nobody, nor does a line at each task's end."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.getMessage() == "Finished in state Completed()":

@@ -13,7 +13,6 @@ from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL
 from pydantic import ValidationError
@@ -152,8 +151,8 @@ class Logbook:
         if self._page is None:
             made = create_markdown_artifact(page, key=f"record-{self.record.id}", description="What it did and saw, as data")
             self._page = cast(UUID, made)
-        else:
-            get_client(sync_client=True).update_artifact(self._page, ArtifactUpdate(data=page))
+        else:  # `update_artifact` would put the whole page into an event as well
+            get_client(sync_client=True).request("PATCH", "/artifacts/{id}", json={"data": page}, path_params={"id": self._page})
 
     def _timed(self, stage: Stage, seconds: float) -> None:
         timing = Timing(stage=stage, seconds=round(seconds, 3), median=self._medians.get(stage))
