@@ -39,17 +39,23 @@ def story(log: Logbook) -> Iterator[Logbook]:
         try:
             yield log
         except (Refused, BadInput) as no:
-            log.ends("Refused", str(no), no)
+            log.ends("Refused", said(no), no)
         except Lost as foreign:  # a person, or another run, decides now: what they wrote stays written
             log.ends("Held", str(foreign), foreign)
         except RelaisError as problem:
-            log.ends("RolledBack" if put_back(log) else "Failed", str(problem), problem)
+            log.ends("RolledBack" if put_back(log) else "Failed", said(problem), problem)
         except Exception as bug:
             put_back(log)
-            log.ends("Failed", f"{type(bug).__name__}: {bug}", bug)
+            log.ends("Failed", f"{type(bug).__name__}: {said(bug)}", bug)
             raise
-        except BaseException as signal:  # TerminationSignal, KeyboardInterrupt: the guard has put traffic back already
-            log.ends("Interrupted", f"the run was ended from outside ({type(signal).__name__}); who serves is as recorded", signal)
+        except BaseException as signal:  # TerminationSignal, KeyboardInterrupt: the guard has done its work, or had none
+            after = " ".join(getattr(signal, "__notes__", ())) or "traffic was not touched"
+            log.ends("Interrupted", f"the run was ended from outside ({type(signal).__name__}); {after}", signal)
+
+
+def said(error: Exception) -> str:
+    """What an error says, and what the guard noted on it: what became of traffic."""
+    return "\n  ".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def put_back(log: Logbook) -> bool:
@@ -77,7 +83,7 @@ def tell(log: Logbook) -> State[Any]:
 def state_of(log: Logbook) -> State[Any]:
     """The run's final state: green or red by its type, its word as the name, its sentence as the message."""
     record = log.record
-    say(f"{record.state}: {record.summary}")
+    say(f"{record.state}: {record.summary}", level=logging.INFO if log.well else logging.ERROR)
     if log.well:
         return Completed(name=record.state, message=record.summary)
     problem = record.problem

@@ -22,6 +22,8 @@ def write(record: Record) -> tuple[Finding, ...]:
     if record.plan is None:
         return ()
     plan, wanted, root = record.plan, record.plan.file.documents, Path(record.plan.source.root)
+    if not root.is_dir():
+        return (Finding(name="documents", kind="document", outcome="failed", detail=f"{root} is gone", required=False),)
     paths = documents.paths(record, lambda path: (root / path).exists() and record.id.encode() not in (root / path).read_bytes())
     language, report = wanted.language, paths.get("report", "")
     findings: list[Finding] = []
@@ -60,9 +62,9 @@ def _committed(plan: Plan, root: Path, paths: list[str], digest: str) -> list[Fi
     wanted, rules = plan.file.documents, plan.file.preflight.git
     if wanted.commit is None:
         return [Finding(name="documents committed", kind="document", outcome="skipped", detail="documents.commit is false", required=False)]
-    repo = Repository.open(root)
-    found = []
+    found: list[Finding] = []
     try:
+        repo = Repository.open(root)
         extra = [BUILD_TAG] if (root / BUILD_TAG).exists() and not repo.ignored_in([BUILD_TAG]) else []
         commit = repo.commit(
             [*paths, *extra],

@@ -1,6 +1,7 @@
 """Who serves how much: shift, promote, restore, and the guard around everything that moves traffic."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -205,7 +206,7 @@ def guarded(plan: Plan, moved: Callable[[Move], None]) -> Iterator[Guard]:
     """Any exit but promotion, or a declared hold, gives the stable revisions their traffic back and frees the lock.
 
     It moves traffic only while the wheel is still ours: a run that lost it must not undo a promotion or a person's hotfix.
-    `moved` is told of the move, once it is accepted.
+    `moved` is told of the move, once it is accepted; what became of traffic is noted on the error, for whoever tells it.
     """
     guard = Guard()
     try:
@@ -213,25 +214,35 @@ def guarded(plan: Plan, moved: Callable[[Move], None]) -> Iterator[Guard]:
     except BaseException as error:
         if not guard.because:
             with shielded():
-                if (move := _put_back(plan, error)) is not None:
+                move, told = _put_back(plan, error)
+                if told and not isinstance(error, Lost):  # that error says it already
+                    error.add_note(told)
+                if move is not None:
                     moved(move)
         raise
 
 
-def _put_back(plan: Plan, error: BaseException) -> Move | None:
-    """The guard's own work; what it cannot do it says, for the first error is the one that must reach people."""
+def _put_back(plan: Plan, error: BaseException) -> tuple[Move | None, str]:
+    """The guard's own work, and its sentence; what it cannot do it says, for the first error is the one that must reach people."""
     try:
         held = rollout.read(CloudRun().read(plan.service, timeout=GUARD_READ))
-        if held is None or held.wheel != plan.wheel or held.phase in ("done", "fresh"):
-            return None
+        if held is None or held.release != plan.id or held.phase in ("done", "fresh"):
+            return None, ""
+        if held.wheel != plan.wheel:
+            return None, f"traffic was not touched: {held.owner} drives this rollout now (epoch {held.epoch})"
         if held.phase in ("deploying", "verifying") or plan.first:  # nobody was moved, or there is nothing to go back to
             release_lock(plan.service, plan.wheel)
-            return None
-        if held.phase == "restoring":
-            return None
-        return restore(plan.service, plan.wheel, plan.stable, f"{type(error).__name__}: the release did not end well")
+            return None, ""
+        move = None
+        if held.phase != "restoring":
+            move = restore(plan.service, plan.wheel, plan.stable, f"{type(error).__name__}: the release did not end well")
+        return move, f"traffic is back: {plan.stable}"
     except Lost as lost:
-        say(f"traffic was not touched: {lost}")
+        told = f"traffic was not touched: {lost.what}"
     except RelaisError as problem:
-        say(f"TRAFFIC IS NOT BACK: {problem}. Recorded split: {plan.stable}. Run the rollback deployment now.", level=50)
-    return None
+        told = (
+            f"TRAFFIC IS NOT BACK: {problem.what}. Recorded split: {plan.stable}. Run the rollback deployment now; "
+            "the watch does the same once the lease has run out."
+        )
+    say(told, level=logging.CRITICAL)
+    return None, told

@@ -1,0 +1,292 @@
+"""Production comes back: whatever ends a release, the recorded split serves again, and nobody else's decision is undone."""
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from between import Between, between
+from google.cloud import run_v2
+from team import Clients, Team, eventually
+
+from flows.rollback import rollback
+from flows.watch import Place, watch
+
+LONG = {"canary": {"steps": [50], "bake": "6s", "deadline": "1h", "probes": None}}  # nobody asks: it waits
+
+
+@dataclass
+class Rolling:
+    """A release in a process of its own, in the middle of a canary step."""
+
+    team: Team
+    first: str
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def candidate(self) -> str:
+        return str(self.team.rollout()["candidate"])
+
+    def is_rolling(self) -> bool:
+        assert self.process.poll() is None, self.log
+        return self.team.rollout().get("phase") == "rolling"
+
+    @property
+    def log(self) -> str:
+        return self.team.root.with_name("release.log").read_text(errors="replace")
+
+    def ends(self) -> tuple[str, str]:
+        """The name of its final state, and its sentence; without a traceback in its log (but that of the script that called it)."""
+        self.process.wait(40)
+        named = {"name": {"like_": self.team.service.name}, "parent_task_run_id": {"is_null_": True}}
+        wanted = {"flow_runs": named, "flows": {"name": {"any_": ["release"]}}, "sort": "START_TIME_ASC"}
+        run, *_ = httpx.post(f"{self.team.api}/flow_runs/filter", json=wanted, timeout=10).json()
+        told, _, _ = self.log.rpartition("Finished in state")
+        assert "Traceback" not in told, told
+        return run["state"]["name"], str(run["state"]["message"])
+
+
+def begin(team: Team) -> Rolling:
+    """A release that will stay at its first step."""
+    team.release_file(**LONG)
+    return Rolling(team, team.baseline(), team.start_release())
+
+
+RUNS = ("cut off", "SIGTERM", "SIGINT", "SIGHUP", "SIGTERM twice", "a person", "a rollback")
+
+
+@pytest.fixture(scope="module")
+def bridge(cloud: Any) -> Iterator[tuple[contextlib.ExitStack, str]]:
+    """A way to the cloud that can be closed, and its address."""
+    with contextlib.ExitStack() as opened:
+        yield opened, opened.enter_context(between(cloud.host))[1]
+
+
+@pytest.fixture(scope="module")
+def runs(
+    open_shop: Callable[..., Team], bridge: tuple[object, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Rolling]]:
+    """Releases of different teams in the middle of a step, all at once: a release takes seconds to get there."""
+    begun: dict[str, Rolling] = {}
+    try:
+        for name in RUNS:
+            with pytest.MonkeyPatch.context() as environment:
+                team = open_shop(tmp_path_factory.mktemp("rolling"), environment)
+                if name == "cut off":
+                    environment.setenv("CLOUDRUN_EMULATOR_HOST", bridge[1])
+                begun[name] = begin(team)
+        for one in begun.values():
+            eventually(one.is_rolling, 90)
+        yield begun
+    finally:
+        for one in begun.values():
+            if one.process.poll() is None:
+                one.process.kill()
+                one.process.wait(10)
+
+
+@pytest.fixture
+def at(runs: dict[str, Rolling], cloud: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Rolling]:
+    """One of them, with its environment for what the test itself runs."""
+
+    def one(name: str) -> Rolling:
+        found = runs[name]
+        monkeypatch.setenv("CLOUDRUN_EMULATOR_HOST", cloud.host)
+        monkeypatch.setenv("RELAIS_HOME", str(found.team.home))
+        return found
+
+    return one
+
+
+def looked_after(team: Team) -> None:
+    """Five minutes later, as far as the annotation tells, and the watch has been there."""
+    if team.rollout()["phase"] != "done":
+        team.annotate(lease_until="2020-01-01T00:00:00Z")
+        state = watch([Place(project=team.service.project, region=team.service.region)], return_state=True)
+        assert state.is_completed(), state
+    assert team.rollout()["phase"] == "done"
+    assert team.tags() == {}
+
+
+# -- ended from outside ----------------------------------------------------------------------------------------------------
+
+
+def test_a_second_release_is_refused_while_the_first_one_rolls_and_told_who_and_since_when(at: Callable[[str], Rolling]) -> None:
+    """Rule 7."""
+    run = at("SIGTERM")
+    before = run.team.get().etag
+    state = run.team.release()
+    assert state.name == "Refused"
+    found = run.team.rollout()
+    for part in (f"release {found['release']} of ", "holds the service since", "(rolling, owner", "cancel its run; its lease ends at"):
+        assert part in str(state.message), state.message
+    assert run.team.get().etag == before
+    assert run.process.poll() is None
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGTERM twice"])
+def test_traffic_is_back_after(at: Callable[[str], Rolling], name: str) -> None:
+    """Rules 14 and 16."""
+    run = at(name)
+    assert run.team.who_serves() == {run.first: 50, run.candidate: 50}
+    number = getattr(signal, name.partition(' ')[0])
+    for _ in name.split():
+        run.process.send_signal(number)
+    word, message = run.ends()
+    assert word == "Interrupted"
+    assert f"traffic is back: {run.first} 100 %" in message
+    assert run.team.who_serves() == {run.first: 100}
+    looked_after(run.team)
+    assert run.team.who_serves() == {run.first: 100}
+
+
+def test_a_run_that_cannot_put_traffic_back_says_so_and_the_watch_does_it(
+    at: Callable[[str], Rolling], bridge: tuple[contextlib.ExitStack, str]
+) -> None:
+    run = at("cut off")
+    bridge[0].close()  # nobody answers at that address any more
+    run.process.send_signal(signal.SIGTERM)
+    word, message = run.ends()
+    assert word == "Interrupted"
+    assert "TRAFFIC IS NOT BACK: " in message
+    assert f"Recorded split: {run.first} 100 %. Run the rollback deployment now; the watch does the same" in message
+    assert run.team.who_serves() == {run.first: 50, run.candidate: 50}
+    looked_after(run.team)
+    assert run.team.who_serves() == {run.first: 100}
+
+
+# -- the wheel is somebody else's ------------------------------------------------------------------------------------------
+
+
+def test_a_frozen_run_does_not_undo_what_a_person_wrote_meanwhile(at: Callable[[str], Rolling]) -> None:
+    """Rule 2."""
+    run = at("a person")
+    candidate = run.candidate
+    run.process.send_signal(signal.SIGSTOP)
+    run.team.split({run.first: 20, candidate: 80})
+    version = run.team.get().etag
+    run.process.send_signal(signal.SIGTERM)
+    run.process.send_signal(signal.SIGCONT)
+    word, message = run.ends()
+    assert word == "Interrupted"
+    assert f"somebody else moved traffic: it is {run.first} 20 %, {candidate} 80 %" in message
+    assert run.team.get().etag == version
+    assert run.team.who_serves() == {run.first: 20, candidate: 80}
+
+
+def test_a_frozen_run_that_wakes_up_after_a_take_over_moves_nothing_and_says_who_holds_it(at: Callable[[str], Rolling]) -> None:
+    """Rule 2."""
+    run = at("a rollback")
+    candidate = run.candidate
+    run.process.send_signal(signal.SIGSTOP)
+    assert rollback(run.team.service, because="it smells", return_state=True).name == "RolledBack"
+    run.team.split({candidate: 100})  # and then somebody decided otherwise
+    version = run.team.get().etag
+    run.process.send_signal(signal.SIGCONT)
+    word, message = run.ends()
+    assert word == "Held"
+    assert "is driven by rollback" in message
+    assert "(epoch 2) now" in message
+    assert run.team.get().etag == version
+    assert run.team.who_serves() == {candidate: 100}
+
+
+# -- what happens on the way to the cloud ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def way(team: Team, cloud: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Between]:  # noqa: ARG001 - its environment comes first
+    """The way between this process and the cloud."""
+    with between(cloud.host) as (found, address):
+        monkeypatch.setenv("CLOUDRUN_EMULATOR_HOST", address)
+        yield found
+
+
+def at_the_first_move(way: Between, act: Callable[[], object]) -> None:
+    """Between the read and the write of the first move of traffic (the deploy is the write before it)."""
+    way.before("UpdateService", lambda: way.before("UpdateService", act))
+
+
+def test_a_move_whose_answer_is_lost_is_not_made_twice(team: Team, way: Between) -> None:
+    """Rule 4."""
+    team.baseline()
+    way.lose("UpdateService", times=100)
+    state = team.release()
+    assert state.name == "Promoted", state.message
+    assert way.count("UpdateService") == 4  # deploy, 50 %, 100 %, settled
+    assert team.rollout()["seq"] == 4
+    assert team.who_serves() == {team.rollout()["candidate"]: 100}
+
+
+def test_a_foreign_annotation_written_in_between_survives_and_the_move_is_made_once_more(team: Team, way: Between) -> None:
+    """Rule 5."""
+    first = team.baseline()
+    team.split({first: 100}, {"ours": first})
+    at_the_first_move(way, lambda: note(team))
+    state = team.release()
+    assert state.name == "Promoted", state.message
+    assert team.get().annotations["example.org/owner"] == "Ada"
+    assert way.count("UpdateService") == 4
+    assert len(team.revisions()) == 2
+    assert team.tags()["ours"] == first
+
+
+def note(team: Team) -> None:
+    """Somebody else's annotation, by the official client."""
+    found = team.get()
+    wanted = run_v2.Service(name=found.name, annotations={**found.annotations, "example.org/owner": "Ada"})
+    team.clients.services.update_service(request={"service": wanted, "update_mask": {"paths": ["annotations"]}}, timeout=10).result(20)
+
+
+def test_a_log_service_that_refuses_during_a_step_ends_with_the_split_back(team: Team, way: Between) -> None:
+    first = team.baseline()
+    why = (grpc.StatusCode.PERMISSION_DENIED, "Permission 'logging.logEntries.list' denied on resource (or it may not exist).")
+    at_the_first_move(way, lambda: way.refuse("ListLogEntries", *why))
+    state = team.release()
+    assert state.name == "RolledBack"
+    assert "logging.logEntries.list" in str(state.message)
+    assert f"traffic is back: {first} 100 %" in str(state.message)
+    assert team.who_serves() == {first: 100}
+    assert team.rollout()["phase"] == "done"
+    assert team.tags() == {}
+
+
+def test_a_repository_that_is_deleted_during_a_step_costs_its_documents_alone(team: Team, way: Between) -> None:
+    team.baseline()
+    at_the_first_move(way, lambda: shutil.rmtree(team.root))
+    state = team.release()
+    assert state.name == "Promoted", state.message
+    assert not team.root.exists()
+    assert [(finding.outcome, finding.detail) for finding in team.record.documents or ()] == [("failed", f"{team.root} is gone")]
+
+
+# -- the cloud goes away ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cloud_that_is_away_for_some_seconds_does_not_end_a_release(
+    team: Team, new_cloud: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = new_cloud()
+    team = Team(tmp_path / "own" / "shop", Clients(cloud.host), team.image, team.base_image, team.home, team.api)
+    team.lay_out()
+    team.baseline()
+    team.release_file(canary={"deadline": "60s"})
+
+    def away() -> None:
+        cloud.kill()
+        threading.Timer(3, cloud.start).start()
+
+    with between(cloud.host) as (way, address):
+        monkeypatch.setenv("CLOUDRUN_EMULATOR_HOST", address)
+        at_the_first_move(way, lambda: way.before("ListLogEntries", away))
+        state = team.release()
+    assert state.name == "Promoted", state.message
+    assert team.who_serves() == {team.rollout()["candidate"]: 100}
