@@ -88,6 +88,14 @@ def access(serving: Serving, wanted: bool | str, allow: Collection[str]) -> Line
     return Line(kind="changed", what="access", before=now, after=asked, allow="change access", blocks=blocks)
 
 
+def unseen(serving: Serving, file: ReleaseFile) -> Iterator[Line]:
+    """A service that nobody may call without a token cannot be verified from here: known now, and not after the deploy."""
+    wanted = file.deploy.public
+    if file.verify.http and not (wanted is True or (wanted == "keep" and serving.exists and serving.public)):
+        what = "a private service cannot be verified yet, for requests carry no identity token: write deploy.public: true, or no verify.http"
+        yield Line(kind="note", what=what, blocks=True)
+
+
 def service_settings(serving: Serving, deploy: Deploy) -> Iterator[Line]:
     """What belongs to the service and not to a revision: changed for all revisions at once."""
     wanted: dict[str, tuple[str, str]] = {"ingress": (serving.ingress, deploy.ingress or "")}
@@ -194,6 +202,7 @@ def draw(
         lines=(
             *traffic(serving, revision, steps, finish),
             access(serving, file.deploy.public, file.deploy.allow),
+            *unseen(serving, file),
             *service_settings(serving, file.deploy),
             *difference(stable.before, stable.after, file.deploy.allow),
             *unsupported(file),
@@ -221,6 +230,12 @@ def unsupported(file: ReleaseFile) -> Iterator[Line]:
         "validate.on_worse: a fresh release is not judged yet, so nothing goes back later": file.validation.on_worse == "rollback",
         "deploy.env.plain_secrets: the env file is not searched for secrets yet": file.deploy.env.plain_secrets == "forbid",
         "escalate.notify: nobody is notified yet": file.escalate.notify,
+        "deploy.secrets: latest is passed on as it is, not pinned to a number yet": any(
+            s.version == "latest" for s in file.deploy.secrets.values()),
+        "verify: headers that hold a secret are left out yet": any(h.secret for check in verify.http for h in check.headers.values()),
+        "verify: metrics that are new are not compared with what serves yet": any(group.new for check in verify.http for group in check.metrics),
+        "canary.early: no step is left before its bake yet": canary and canary.early,
+        "canary.on_orphan: continue is not there yet: the watch restores": canary and canary.on_orphan == "continue",
     }  # fmt: skip
     for asked, blocks in ((blocking_, True), (named, False)):
         yield from (Line(kind="note", what=what, blocks=blocks) for what, wanted in asked.items() if wanted)

@@ -233,6 +233,7 @@ def _settings(template: run_v2.RevisionTemplate, main: run_v2.Container) -> dict
         "command": " ".join(main.command),
         "args": f"{len(main.args)} arguments" if main.args else "",
         "port": main.ports[0].container_port if main.ports else "",
+        "execution_environment": next((word for word, value in _EXECUTION.items() if value == template.execution_environment), ""),
         "session_affinity": template.session_affinity or "",
         "cpu_always": "" if main.resources.cpu_idle else True,
         "cpu_boost": main.resources.startup_cpu_boost or "",

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from relais import plan
-from relais.config import Deploy
-from relais.config import ReleaseFile
+from relais.config import Deploy, ReleaseFile
 from relais.model import LATEST, ServiceName, Serving, Share, Spec, Split, Target
 
 OLD = Spec(
@@ -123,3 +122,12 @@ def test_a_change_of_ingress_and_a_lower_limit_of_the_service_block_unless_they_
     assert [(line.before, line.after, line.blocks) for line in lines.values()] == [("all", "internal", True), ("10", "5", True)]
     allowed = Deploy.model_validate({**asked, "allow": ["change ingress", "lower max_instances"]})
     assert not any(line.blocks for line in plan.service_settings(serving, allowed))
+
+
+@pytest.mark.parametrize(
+    ("public", "now", "blocks"), [(True, False, False), ("keep", True, False), ("keep", False, True), (False, True, True)]
+)
+def test_a_private_service_that_cannot_be_verified_is_told_before_anything_is_built(public: Any, now: bool, blocks: bool) -> None:
+    place = {"service": "app", "project": "emergence-469005", "region": "europe-west1", "repository": "app"}
+    file = ReleaseFile.model_validate({**place, "deploy": {"public": public}, "verify": {"http": ["/"]}})
+    assert [line.blocks for line in plan.unseen(service(public=now), file)] == [True] * blocks
