@@ -92,6 +92,8 @@ def show_plan(plan: Plan) -> None:
 
 def show_end(record: Record) -> None:
     """The checklist, the verdict and the report, as pages of the run, and links to the revision and its log."""
+    if record.state == "Planned":  # the plan, which is shown already, is all there is
+        return
     _page("checklist", lambda: documents.checklist_page(record, contract.checklist(record)), "The runbook's final checklist")
     if record.plan is None:
         return
