@@ -92,8 +92,8 @@ def unseen(serving: Serving, file: ReleaseFile) -> Iterator[Line]:
     """A service that nobody may call without a token cannot be verified from here: known now, and not after the deploy."""
     wanted = file.deploy.public
     if file.verify.http and not (wanted is True or (wanted == "keep" and serving.exists and serving.public)):
-        what = "a private service cannot be verified yet, for requests carry no identity token: write deploy.public: true, or no verify.http"
-        yield Line(kind="note", what=what, blocks=True)
+        what = "a private service cannot be verified yet, for requests carry no identity token"
+        yield Line(kind="note", what=f"{what}: write deploy.public: true, or no verify.http", blocks=True)
 
 
 def service_settings(serving: Serving, deploy: Deploy) -> Iterator[Line]:
@@ -233,7 +233,8 @@ def unsupported(file: ReleaseFile) -> Iterator[Line]:
         "deploy.secrets: latest is passed on as it is, not pinned to a number yet": any(
             s.version == "latest" for s in file.deploy.secrets.values()),
         "verify: headers that hold a secret are left out yet": any(h.secret for check in verify.http for h in check.headers.values()),
-        "verify: metrics that are new are not compared with what serves yet": any(group.new for check in verify.http for group in check.metrics),
+        "verify: metrics that are new are not compared with what serves yet": any(
+            group.new for check in verify.http for group in check.metrics),
         "canary.early: no step is left before its bake yet": canary and canary.early,
         "canary.on_orphan: continue is not there yet: the watch restores": canary and canary.on_orphan == "continue",
     }  # fmt: skip
