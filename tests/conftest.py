@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,9 +144,13 @@ def start_cloud(folder: Path, registry: str, *options: str) -> Cloud:
 def remove_all(engine: docker.DockerClient, clone: str) -> None:
     """Remove the containers and images of a test's clone id, and nothing else."""
     label: dict[str, str | list[str] | bool] = {"label": f"relais.clone={clone}"}
-    for container in engine.containers.list(all=True, filters=label):
+
+    def gone(container: docker.models.containers.Container) -> None:
         with contextlib.suppress(docker.errors.APIError):
             container.remove(force=True, v=True)
+
+    with ThreadPoolExecutor(4) as side_by_side:  # one takes 0.1 s
+        list(side_by_side.map(gone, engine.containers.list(all=True, filters=label)))
     for image in engine.images.list(filters=label):
         with contextlib.suppress(docker.errors.APIError):
             engine.images.remove(str(image.id), force=True)
