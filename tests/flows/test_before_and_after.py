@@ -144,6 +144,22 @@ def test_rollback_gives_up_what_is_held_and_frees_the_service(team: Team) -> Non
     assert team.release(plan_only=True).name == "Planned", "the lock is free"
 
 
+def test_a_canary_without_enough_evidence_is_held_at_its_step_and_promote_takes_it_on(team: Team) -> None:
+    team.release_file(canary={"bake": "0s", "deadline": "2s", "on_deadline": "hold", "probes": {"rate": "1/s"}})
+    first = team.baseline()
+    commit = team.change_env()
+    candidate = f"{team.service.name}-{commit[:7]}"
+    state = team.release()
+    assert (state.name, state.is_failed()) == ("Held", True), state.message
+    assert state.message is not None
+    assert "too few to tell" in state.message
+    assert team.who_serves() == {first: 50, candidate: 50}
+    promoted: State[Any] = promote(team.service, return_state=True)
+    assert promoted.name == "Promoted", promoted.message
+    assert team.who_serves() == {candidate: 100}
+    assert [move.split.percent(candidate) for move in team.record.moves] == [50, 100]
+
+
 # -- the first release of a service -------------------------------------------------------------------------------------
 
 
@@ -280,10 +296,10 @@ def test_a_worse_candidate_goes_back_to_exactly_the_shares_before(team: Team) ->
     assert "rolled back" in pages(state)["verdict"].lower()
 
 
-def test_a_validation_that_fails_at_100_percent_goes_back_and_stays_pinned(team: Team) -> None:
+def test_a_validation_that_fails_at_100_percent_goes_back_stays_pinned_and_leaves_nothing_to_the_next_release(team: Team) -> None:
     team.release_file(canary=None, validate={"http": [{"get": "/api/nothing"}]})
     first = team.baseline(latest=True)
-    team.change_env()
+    team.change_env(ONLY_IN_THE_BAD_ONE="1")
     state = team.release()
     assert state.name == "RolledBack"
     assert state.message is not None
@@ -292,6 +308,13 @@ def test_a_validation_that_fails_at_100_percent_goes_back_and_stays_pinned(team:
     assert team.who_serves() == {first: 100}
     assert not team.follows_latest()
     assert [finding.outcome for finding in team.record.validate_ or ()] == ["failed"]
+
+    # the next release goes on from what serves, not from the template that was rolled back
+    team.release_file(canary=None)
+    commit = team.change_env()
+    assert team.release().name == "Promoted"
+    mended = team.revisions()[f"{team.service.name}-{commit[:7]}"]
+    assert "ONLY_IN_THE_BAD_ONE" not in [variable.name for variable in mended.containers[0].env]
 
 
 def test_a_validation_that_fails_at_100_percent_may_hold_for_a_person(team: Team) -> None:
