@@ -248,5 +248,5 @@ def _settings(template: run_v2.RevisionTemplate, main: run_v2.Container) -> dict
 
 
 def _shown(message: Any) -> str:
-    as_dict: dict[str, Any] = type(message).to_dict(message, including_default_value_fields=False)
+    as_dict: dict[str, Any] = type(message).to_dict(message, always_print_fields_with_no_presence=False)
     return ", ".join(f"{key}={value}" for key, value in as_dict.items())
