@@ -74,7 +74,8 @@ def serve(directory: Path, commit: str) -> str:
         raise Trouble(f"the Docker Engine: {error}", "See that it runs: docker version") from None
     except (GoogleAPICallError, RetryError, TimeoutError) as error:
         raise Trouble(f"the local cloud at {endpoint}: {error}", "See its log, and the revision's.") from None
-    shares = [f"{status.revision.split('/')[-1]} {status.percent} %" for status in service.traffic_statuses if status.percent]
+    latest = service.latest_ready_revision  # what a target that follows LATEST means
+    shares = [f"{(s.revision or latest).rpartition('/')[2]} {s.percent} %" for s in service.traffic_statuses if s.percent]
     if not shares:
         raise Trouble(f"{place.service} is there, and no revision of it serves", "See the local cloud's log; then delete the service.")
     return f"{place.service} at {service.uri}: {', '.join(shares)}"
