@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _settings(arguments: Sequence[str]) -> Settings:
     parser = argparse.ArgumentParser(prog="localcloud", description="Serve Cloud Run, Artifact Registry and Logging on this machine.")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on: a loopback one (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8800, help="the gRPC port (8800)")
+    parser.add_argument("--port", type=_port, default=8800, help="the gRPC port (8800)")
     parser.add_argument("--state", type=Path, required=True, help="the folder for the state and the logs")
     parser.add_argument("--registry", required=True, help="host:port of the image registry behind Artifact Registry")
     parser.add_argument("--clone", required=True, type=_clone, help="the label of this clone's containers")
@@ -44,7 +44,8 @@ def _settings(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--down-removes", action="store_true", help="remove the containers when the local cloud ends")
     found = parser.parse_args(arguments)
     if not _loopback(found.host):
-        raise CannotServe(f"{found.host} is not a loopback address: everybody may do everything here, so it serves this machine only.")
+        text = f"{found.host} is not a loopback address of IPv4: everybody may do everything here, so it serves this machine only."
+        raise CannotServe(text)
     return Settings(
         found.host,
         found.port,
@@ -59,7 +60,6 @@ def _settings(arguments: Sequence[str]) -> Settings:
 
 def _down(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="localcloud down", description="Remove the containers of a clone; its state stays.")
-    parser.add_argument("--state", type=Path, help="the folder of the state")
     parser.add_argument("--clone", required=True, type=_clone, help="the label of the clone's containers")
     found = parser.parse_args(arguments)
     engine = Engine(found.clone)
@@ -71,9 +71,15 @@ def _down(arguments: Sequence[str]) -> int:
 
 def _loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.IPv4Address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port: use 1 to 65535")
+    return int(text)
 
 
 def _clone(text: str) -> str:

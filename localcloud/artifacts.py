@@ -5,7 +5,6 @@ a push to one that was never created is accepted, where Google refuses it (appro
 """
 
 import asyncio
-import base64
 import re
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from urllib.parse import quote, unquote
 from google.cloud import artifactregistry_v1 as ar
 
 from localcloud.distribution import Distribution, RegistryDown
+from localcloud.pages import page
 from localcloud.wire import Code, Context, Refusal
 
 _SCHEMA: Final = """
@@ -31,7 +31,6 @@ _PACKAGE: Final = re.compile(r"(projects/[^/]+/locations/[^/]+/repositories/[^/]
 _TAG: Final = re.compile(r"(projects/[^/]+/locations/[^/]+/repositories/[^/]+/packages/[^/]+)/tags/([^/]+)")
 _REPOSITORY_ID: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _TAG_FILTER: Final = re.compile(r'\s*(?:version|name)\s*=\s*"([^"]+)"\s*')
-_PAGE_SIZE: Final = 1000
 _MISSING: Final = "Requested entity was not found."
 
 
@@ -68,7 +67,7 @@ class Artifacts:
         _parsed(_LOCATION, request.parent, "parent", "projects/PROJECT/locations/LOCATION")
         _refuse_if(bool(request.filter or request.order_by), "filter and order_by are not served for repositories here: leave them empty.")
         rows = self._db.execute("SELECT body FROM repositories WHERE substr(name, 1, ?) = ? ORDER BY name", _under(request.parent))
-        found, token = _page([ar.Repository.deserialize(body) for (body,) in rows], request)
+        found, token = page([ar.Repository.deserialize(body) for (body,) in rows], request.page_size, request.page_token)
         return ar.ListRepositoriesResponse(repositories=found, next_page_token=token)
 
     async def CreateRepository(self, request: Any, _: Context) -> Any:
@@ -105,7 +104,7 @@ class Artifacts:
             images = [image for name in names for image in await self._images(repository.name, path, name)]
         except RegistryDown as error:
             raise Refusal(Code.UNAVAILABLE, str(error)) from error
-        found, token = _page(_ordered(images, request.order_by), request)
+        found, token = page(_ordered(images, request.order_by), request.page_size, request.page_token)
         return ar.ListDockerImagesResponse(docker_images=found, next_page_token=token)
 
     async def GetDockerImage(self, request: Any, _: Context) -> Any:
@@ -123,7 +122,7 @@ class Artifacts:
         tags = await self._tags(request.parent)
         if wanted:
             tags = [tag for tag in tags if wanted[1] in {tag.version, tag.name}]
-        found, token = _page(tags, request)
+        found, token = page(tags, request.page_size, request.page_token)
         return ar.ListTagsResponse(tags=found, next_page_token=token)
 
     async def GetTag(self, request: Any, _: Context) -> Any:
@@ -227,14 +226,3 @@ def _ordered(images: list[Any], order_by: str) -> list[Any]:
     )
     return sorted(images, key=keys[words[0]], reverse=words[1:] == ["desc"])
 
-
-def _page(found: list[Any], request: Any) -> tuple[list[Any], str]:
-    """The page that is asked for, and the token of the next one."""
-    size = min(request.page_size or 100, _PAGE_SIZE)
-    _refuse_if(size < 0, f"page_size is {request.page_size}; it must not be negative.")
-    try:
-        start = int(base64.urlsafe_b64decode(request.page_token)) if request.page_token else 0
-    except ValueError:
-        raise Refusal(Code.INVALID_ARGUMENT, "page_token was not given out by this service.") from None
-    more = start + size < len(found)
-    return found[start : start + size], base64.urlsafe_b64encode(str(start + size).encode()).decode() if more else ""

@@ -122,9 +122,12 @@ def environment(blueprint: Blueprint, secrets: Path) -> dict[str, str]:
     found = dict(blueprint.env)
     for wanted in blueprint.secrets:
         name = short(wanted.secret)
-        value = _secret(secrets / name, wanted.version)
+        full = wanted.secret if "/" in wanted.secret else f"projects/{blueprint.service.project}/secrets/{name}"
+        try:
+            value = _secret(secrets / name, wanted.version)
+        except UnicodeDecodeError:
+            raise failures.secret_not_text(blueprint.revision, wanted.index, full, wanted.version) from None
         if value is None:
-            full = wanted.secret if "/" in wanted.secret else f"projects/{blueprint.service.project}/secrets/{name}"
             raise failures.secret_missing(blueprint.revision, wanted.index, full, wanted.version)
         found[wanted.variable] = value
     found |= {
@@ -143,5 +146,4 @@ def _secret(folder: Path, version: str) -> str | None:
         numbers = sorted(int(each.name) for each in folder.iterdir() if each.name.isdigit())
         version = str(numbers[-1]) if numbers else version
     file = folder / version
-    inside = file.resolve().is_relative_to(folder.resolve())
-    return file.read_text() if inside and file.is_file() else None
+    return file.read_text(encoding="utf-8") if file.is_file() else None

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import docker
 import requests
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound, InvalidRepository, NotFound
 from docker.utils import parse_repository_tag
 
 from localcloud import failures
@@ -67,6 +67,8 @@ class Engine:
             found = await self._call(lambda api: api.inspect_distribution(image))
         except NotFound:
             raise failures.image_missing(revision, image) from None
+        except InvalidRepository as error:
+            raise failures.image_unreachable(revision, image, str(error)) from None
         except APIError as error:
             raise _image_failure(project, revision, image, error) from None
         descriptor, platforms = found["Descriptor"], found.get("Platforms") or []
@@ -200,7 +202,9 @@ class Engine:
     def _do(self, work: Callable[[Any], T]) -> T:
         try:
             return work(self._api())
-        except (requests.ConnectionError, requests.Timeout) as error:
+        except APIError:  # it answers; what it says is for whoever asked
+            raise
+        except requests.RequestException as error:
             raise EngineDown(error) from None
 
     async def _call(self, work: Callable[[Any], T], seconds: float = _CALL_S) -> T:

@@ -31,6 +31,8 @@ _RFC3339: Final = re.compile(
 )
 _PREFIX: Final = "logging.googleapis.com/"
 _NANO: Final = 1_000_000_000
+_FIRST, _LAST = -62_135_596_800, 253_402_300_799  # the seconds that a timestamp may have [timestamp.proto]
+_INT32: Final = 2**31 - 1
 
 Moment = datetime | float | str
 """A point in time: an aware datetime, seconds since the epoch, or RFC 3339 text as the Docker Engine writes it."""
@@ -53,6 +55,9 @@ def nanoseconds(moment: Moment) -> int:
 
 
 def timestamp(nanos: int) -> Any:
+    """The protobuf message; ValueError outside of the years 1 to 9999, which no client could read."""
+    if not _FIRST <= nanos // _NANO <= _LAST:
+        raise ValueError(f"{nanos} ns is not between the years 1 and 9999")
     return _Timestamp(seconds=nanos // _NANO, nanos=nanos % _NANO)
 
 
@@ -122,7 +127,8 @@ def request_entry(
     request = entry.http_request
     request.request_method, request.request_url, request.status = method, url, status
     request.request_size, request.response_size = request_size, response_size
-    request.user_agent, request.remote_ip, request.protocol = user_agent, remote_ip, protocol
+    request.user_agent = user_agent.encode("utf-8", "replace").decode()  # it may have arrived in another encoding
+    request.remote_ip, request.protocol = remote_ip, protocol
     request.latency.seconds, request.latency.nanos = divmod(spent, _NANO)
     entry.receive_timestamp.CopyFrom(timestamp(start + spent))
     return entry
@@ -179,7 +185,7 @@ def _finite(text: str) -> float:
 
 def _lift(entry: Any, project: str, payload: dict[str, Any]) -> None:
     """Moves the special fields out of the payload into the entry; one of the wrong shape stays where it is."""
-    if (number := severity_number(payload.get("severity", ""))) is not None:
+    if (number := severity_number(payload.get("severity", ""))) is not None and 0 <= number <= _INT32:
         entry.severity = number
         del payload["severity"]
     if isinstance(payload.get("httpRequest"), dict):

@@ -80,6 +80,12 @@ def secret_missing(revision: str, index: int, secret: str, version: str) -> Fail
     return Failure(_not_ready(revision, text), Common.SECRETS_ACCESS_CHECK_FAILED, False)
 
 
+def secret_not_text(revision: str, index: int, secret: str, version: str) -> Failure:
+    """A secret whose bytes no environment variable can have [approximated]."""
+    text = f"spec.template.spec.containers[0].env[{index}]: Secret {secret}/versions/{version} is not UTF-8 text"
+    return Failure(_not_ready(revision, text), Common.SECRETS_ACCESS_CHECK_FAILED, False)
+
+
 def probe_failed(kind: str, attempts: int, container: str, port: int, *, default: bool) -> str:
     """The system log's line about a failed start-up probe."""
     times = "1 time" if attempts == 1 else f"{attempts} times"

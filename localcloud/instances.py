@@ -64,6 +64,7 @@ class Fleet:
         self._startup_s, self._idle_s = startup_s, idle_s
         self._serving: dict[str, Instance] = {}
         self._starting: dict[str, asyncio.Task[Instance]] = {}
+        self._wanted: dict[str, Blueprint] = {}  # what the starting ones are made of
         self._known: dict[str, Instance] = {}  # by container id: serving, starting or stopping
         self._kept: set[str] = set()  # revisions with a least number of instances that are reachable
         self._dropped: set[str] = set()  # revisions to be let go as soon as their instance has started
@@ -80,15 +81,20 @@ class Fleet:
         return found
 
     async def ensure(self, blueprint: Blueprint, reason: str) -> Instance:
-        """Have an instance of a revision serving."""
-        found = self._serving.get(blueprint.key)
+        """Have an instance of a revision serving; one that an earlier revision of the same name still starts is let go first."""
+        key = blueprint.key
+        while (other := self._starting.get(key)) is not None and not _alike(self._wanted[key], blueprint):
+            await asyncio.wait({other})
+            self._dropped.discard(key)
+            self.drop([key])
+        found = self._serving.get(key)
         if found is not None:
             return found
-        task = self._starting.get(blueprint.key)
+        task = self._starting.get(key)
         if task is None:
             task = asyncio.create_task(self._start(blueprint, reason))
-            self._starting[blueprint.key] = task
-            task.add_done_callback(lambda _: self._starting.pop(blueprint.key, None))
+            self._starting[key], self._wanted[key] = task, blueprint
+            task.add_done_callback(lambda _: (self._starting.pop(key, None), self._wanted.pop(key, None)))
         return await asyncio.shield(task)
 
     async def suspect(self, instance: Instance) -> None:
@@ -331,3 +337,8 @@ class Fleet:
             log.warning("%s", refusal.message)
         except Exception:
             log.exception("background work failed")
+
+
+def _alike(one: Blueprint, other: Blueprint) -> bool:
+    """Whether one container can be an instance of both."""
+    return replace(one, least=0) == replace(other, least=0)

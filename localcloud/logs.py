@@ -128,6 +128,10 @@ def _with_defaults(given: Any, request: Any, received: Any) -> Any:
 def _fault(entry: Any) -> str:
     if not _LOG_NAME.fullmatch(entry.log_name):
         return f"The log name is {entry.log_name!r}; it must be projects/PROJECT_ID/logs/LOG_ID."
+    try:
+        entries.timestamp(entry.timestamp.seconds * 1_000_000_000 + entry.timestamp.nanos)
+    except ValueError as error:
+        return f"The timestamp cannot be: {error}."
     if (size := entry.ByteSize()) > _ENTRY_BYTES:
         return f"Log entry with size {size / 1024:.1f}K exceeds maximum size of 256.0K."
     return ""

@@ -10,8 +10,8 @@ from typing import Any
 
 from localcloud.wire import Code, Refusal
 
-_SERVICE = re.compile(r"projects/([^/]+)/locations/([^/]+)/services/([^/]+)")
-_PARENT = re.compile(r"projects/([^/]+)/locations/([^/]+)")
+_SERVICE = re.compile(r"projects/([^/\s]+)/locations/([^/\s]+)/services/([^/\s]+)")
+_PARENT = re.compile(r"projects/([^/\s]+)/locations/([^/\s]+)")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 

@@ -13,6 +13,7 @@ import grpc
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 
+from localcloud.pages import page
 from localcloud.state import State
 from localcloud.wire import Code, Context, Refusal, pack
 
@@ -67,8 +68,8 @@ class Operations:
     async def WaitOperation(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[operations.proto WaitOperation] Gives the latest state when the operation is done or the time is over."""
         operation = self._get(request.name)
-        asked = request.timeout.ToTimedelta().total_seconds() if request.HasField("timeout") else _LONGEST_WAIT_S
-        return await self.settled(operation, min(asked, _LONGEST_WAIT_S))
+        asked = request.timeout.seconds + request.timeout.nanos / 1e9 if request.HasField("timeout") else _LONGEST_WAIT_S
+        return await self.settled(operation, max(0.0, min(asked, _LONGEST_WAIT_S)))
 
     async def ListOperations(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[operations.proto ListOperations] `name` is `projects/P/locations/L`; only the filter `done=true|false` is known."""
@@ -78,10 +79,8 @@ class Operations:
         found = [_pb.Operation.FromString(body) for body in self._state.operations(request.name)]
         if wanted:
             found = [operation for operation in found if operation.done == (wanted == "done=true")]
-        start = int(request.page_token or "0")
-        size = min(request.page_size or 100, 1000)
-        token = str(start + size) if start + size < len(found) else ""
-        return _pb.ListOperationsResponse(operations=found[start : start + size], next_page_token=token)
+        chosen, token = page(found, request.page_size, request.page_token)
+        return _pb.ListOperationsResponse(operations=chosen, next_page_token=token)
 
     async def DeleteOperation(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[operations.proto DeleteOperation] Forgets the operation; what it does goes on."""

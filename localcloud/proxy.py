@@ -4,6 +4,7 @@ Answers of the front end: https://cloud.google.com/run/docs/troubleshooting#serv
 """
 
 import asyncio
+import contextlib
 import datetime
 import html
 import logging
@@ -63,6 +64,7 @@ class Exchange:
     sent: int = 0
     received: int = 0
     remark: str = ""
+    broken_off: bool = False  # by the client, before its request was whole
     started: float = field(default_factory=time.monotonic)
     at: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
@@ -195,8 +197,12 @@ class Proxy:
             return _refuse(exchange, 503, _NO_INSTANCE, "Service Unavailable", "text/plain")
         except (aiohttp.ClientError, ConnectionError, OSError) as error:
             log.info("%s %s: %s", exchange.request.method, exchange.url, error)
+            if exchange.broken_off:  # the client's doing: the instance is not to blame
+                exchange.status = 499
+                return web.Response(status=400)
             if instance is not None:
-                await self._fleet.suspect(instance)
+                with contextlib.suppress(Refusal):  # the Engine is away as well
+                    await self._fleet.suspect(instance)
             if exchange.status:
                 _break_off(exchange.request)
             return _refuse(exchange, 503, _MALFORMED, "Service Unavailable", "text/plain")
@@ -285,9 +291,13 @@ def _break_off(request: web.BaseRequest) -> None:
 
 
 async def _counted(exchange: Exchange) -> AsyncIterator[bytes]:
-    async for chunk in exchange.request.content.iter_any():
-        exchange.received += len(chunk)
-        yield chunk
+    try:
+        async for chunk in exchange.request.content.iter_any():
+            exchange.received += len(chunk)
+            yield chunk
+    except Exception:  # it hung up in the middle, or its chunks are none
+        exchange.broken_off = True
+        raise
 
 
 def _end_to_end(headers: "aiohttp.typedefs.LooseHeaders") -> CIMultiDict[str]:
@@ -312,7 +322,7 @@ def _forwarded(exchange: Exchange) -> CIMultiDict[str]:
 
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}.*")
-_CLOUD_TRACE = re.compile(r"([0-9a-fA-F]{32})(?:/(\d+))?.*")
+_CLOUD_TRACE = re.compile(r"([0-9a-fA-F]{32})(?:/(\d{1,20}))?.*", re.ASCII)
 
 
 def _trace(request: web.BaseRequest) -> tuple[str, str]:

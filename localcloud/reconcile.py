@@ -49,8 +49,7 @@ class Reconciler:
     async def deploy(self, name: ServiceName, revision: str) -> run_v2.Service:
         """Try the service's new revision and serve by the targets; Refusal (code 9) with the revision's message if it cannot serve."""
         self.settle(name)
-        await self.trial(revision)
-        tried = self._state.revision(revision)
+        tried = await self.trial(revision)
         if tried is None or self._state.service(str(name)) is None:
             raise Refusal(Code.ABORTED, f"Revision '{short(revision)}' was deleted while it was deployed.")
         problem = self.settle(name)
@@ -79,26 +78,36 @@ class Reconciler:
 
     # revisions
 
-    async def trial(self, revision: str) -> None:
-        """Have a revision tried, once."""
-        task = self._trials.get(revision)
-        if task is None:
-            task = asyncio.create_task(self._try(revision))
-            self._trials[revision] = task
-            task.add_done_callback(lambda _: self._trials.pop(revision, None))
-        await asyncio.shield(task)
+    async def trial(self, revision: str) -> StoredRevision | None:
+        """Have a revision tried, once, and give it as it is then; None if it was deleted, even if another has its name now."""
+        stored = self._state.revision(revision)
+        if stored is None:
+            return None
+        wanted = run_v2.Revision.deserialize(stored.body)
+        uid = wanted.uid
+        task = self._trials.get(uid)
+        if task is None and stored.phase == "pending":
+            task = self._trials[uid] = asyncio.create_task(self._try(stored, wanted))
+            task.add_done_callback(lambda _: self._trials.pop(uid, None))
+        if task is not None:
+            await asyncio.shield(task)
+        return self._same(revision, uid)
 
-    async def _try(self, name: str) -> None:
-        stored = self._state.revision(name)
-        if stored is None or stored.phase != "pending":
-            return
+    def _same(self, revision: str, uid: str) -> StoredRevision | None:
+        stored = self._state.revision(revision)
+        return stored if stored is not None and run_v2.Revision.deserialize(stored.body).uid == uid else None
+
+    async def _try(self, stored: StoredRevision, wanted: run_v2.Revision) -> None:
+        name, uid = stored.name, wanted.uid
         began = pulled = time.monotonic()
-        project, wanted = name.split("/")[1], run_v2.Revision.deserialize(stored.body)
+        project = name.split("/")[1]
         try:
             image = await self._engine.resolve(project, short(name), wanted.containers[0].image)
             await self._engine.fetch(project, short(name), image)
             pulled = time.monotonic()
             stored = replace(stored, image=image)
+            if self._same(name, uid) is None:  # deleted meanwhile
+                return
             await self._fleet.ensure(blueprints.read(wanted, image), DEPLOYED)
         except Failure as failure:
             conditions.failed_revision(wanted, failure.message, failure.reason, containers_fault=failure.containers_fault)
@@ -106,11 +115,17 @@ class Reconciler:
         except Refusal as refusal:  # the Engine went away
             conditions.failed_revision(wanted, refusal.message, Common.INTERNAL, containers_fault=False)
             stored = replace(stored, phase="failed", message=refusal.message)
+        except Exception as error:  # a mistake of ours: nobody may wait for this revision for ever
+            log.exception("%s could not be tried", name)
+            text = f"The local cloud failed: {type(error).__name__}: {error}"
+            conditions.failed_revision(wanted, text, Common.INTERNAL, containers_fault=False)
+            stored = replace(stored, phase="failed", message=text)
         else:
             conditions.ready_revision(wanted, time.monotonic() - began, pulled - began)
             stored = replace(stored, phase="ready")
-        if self._state.revision(name) is None:  # deleted meanwhile
-            self._fleet.drop([name])
+        if self._same(name, uid) is None:  # deleted meanwhile
+            if self._state.revision(name) is None:
+                self._fleet.drop([name])
             return
         wanted.reconciling = False
         wanted.observed_generation = wanted.generation

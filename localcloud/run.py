@@ -1,8 +1,7 @@
 """Cloud Run v2 Services and Revisions (google/cloud/run/v2/service.proto, revision.proto)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from google.cloud import run_v2
 from google.longrunning import operations_pb2
@@ -11,11 +10,11 @@ from localcloud import changes, conditions, defaults, iam, naming, validation
 from localcloud.engine import Engine
 from localcloud.naming import ServiceName, short
 from localcloud.operations import Operations, Work
+from localcloud.pages import page
 from localcloud.reconcile import Reconciler
 from localcloud.state import State, StoredRevision, StoredService
 from localcloud.wire import Code, Context, Refusal, pack, to_pb
 
-T = TypeVar("T")
 _SOON_S = 0.05  # what is done this soon is told as done at once
 _MOST_REVISIONS = 1000
 
@@ -67,8 +66,8 @@ class Services:
             name = ServiceName.parse(stored.name)
             if name.project == project and region in ("-", name.region):
                 found.append(run_v2.Service.deserialize(stored.body))
-        page, token = _page(found, request.page_size, request.page_token)
-        return run_v2.ListServicesResponse(services=page, next_page_token=token)
+        chosen, token = page(found, request.page_size, request.page_token)
+        return run_v2.ListServicesResponse(services=chosen, next_page_token=token)
 
     async def DeleteService(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[service.proto DeleteService] With all its revisions."""
@@ -187,10 +186,9 @@ class Services:
 
     def _forget_oldest(self, name: ServiceName) -> None:
         """Beyond 1000 revisions the oldest that do not serve are deleted [https://cloud.google.com/run/quotas]."""
-        service = run_v2.Service.deserialize(self._stored(str(name))[1].body)
-        spared = {target.revision for target in service.traffic} | {short(service.latest_ready_revision)}
+        latest_ready = self._reconciler.read(name).latest_ready_revision
         for stored in self._state.revisions(str(name))[_MOST_REVISIONS:]:
-            if short(stored.name) not in spared:
+            if stored.name != latest_ready and not self._reconciler.reachable(name, short(stored.name)):
                 self._reconciler.forget_revision(stored.name)
 
 
@@ -214,8 +212,8 @@ class Revisions:
         found = [run_v2.Revision.deserialize(each.body) for each in stored if each.name.startswith(inside)]
         if parent.service == "-":
             found.sort(key=lambda each: each.create_time, reverse=True)
-        page, token = _page(found, request.page_size, request.page_token)
-        return run_v2.ListRevisionsResponse(revisions=page, next_page_token=token)
+        chosen, token = page(found, request.page_size, request.page_token)
+        return run_v2.ListRevisionsResponse(revisions=chosen, next_page_token=token)
 
     async def DeleteRevision(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[revision.proto DeleteRevision] Not the latest created, and none that serves (texts: quoted by other emulators' tests)."""
@@ -270,12 +268,3 @@ def _done(parent: str, resource: Any) -> Any:
     operation.metadata.Pack(to_pb(resource))
     return operation
 
-
-def _page(found: Sequence[T], size: int, token: str) -> tuple[Sequence[T], str]:
-    if token and not token.isdigit():
-        raise validation.invalid(f"page_token '{token}' was not given by this service.")
-    if size < 0:
-        raise validation.invalid("page_size must not be negative.")
-    start = int(token or 0)
-    end = start + min(size or 100, 1000)
-    return found[start:end], str(end) if end < len(found) else ""

@@ -2,7 +2,7 @@
 
 import re
 
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)([A-Za-z]*)")
+_NUMBER = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)([A-Za-z]*)", re.ASCII)
 _UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 

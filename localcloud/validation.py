@@ -10,6 +10,8 @@ from localcloud.wire import Code, Refusal
 
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _ENV_NAME = re.compile(r"[^=\0]+")
+_SECRET = re.compile(r"(projects/[^/\s]+/secrets/)?[A-Za-z0-9_-]{1,255}")
+_SECRET_VERSION = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _SYSTEM_PREFIXES = ("run.googleapis.com", "cloud.googleapis.com", "serving.knative.dev", "autoscaling.knative.dev")
 _RESERVED_ENV = ("PORT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION")
 _CPUS = (1.0, 2.0, 4.0, 6.0, 8.0)
@@ -122,11 +124,21 @@ def _environment(variables: Iterable[run_v2.EnvVar], where: str, index: int) -> 
             raise invalid(f"{where}.env: '{variable.name[:80]}' is not a name of an environment variable.")
         if len(variable.value.encode()) > 32768:
             raise invalid(f"{where}.env[{variable.name}]: the value is longer than 32 KB.")
-        if "value_source" in variable and not variable.value_source.secret_key_ref.secret:
-            raise invalid(f"{where}.env[{variable.name}]: value_source needs secret_key_ref.secret.")
+        if "value_source" in variable:
+            _secret(variable.value_source.secret_key_ref, f"{where}.env[{variable.name}]")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise invalid(f"{where}.env: given more than once: {', '.join(twice)}.")
+
+
+def _secret(wanted: run_v2.SecretKeySelector, where: str) -> None:
+    """[https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets]"""
+    if not wanted.secret:
+        raise invalid(f"{where}: value_source needs secret_key_ref.secret.")
+    if not _SECRET.fullmatch(wanted.secret):
+        raise invalid(f"{where}: '{wanted.secret[:80]}' is not a secret: use NAME, or projects/PROJECT/secrets/NAME.")
+    if wanted.version and not _SECRET_VERSION.fullmatch(wanted.version):
+        raise invalid(f"{where}: '{wanted.version[:80]}' is not a version of a secret: use a number, an alias or latest.")
 
 
 def _limits(limits: Mapping[str, str], where: str) -> None:

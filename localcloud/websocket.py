@@ -31,6 +31,9 @@ def target(request: web.BaseRequest, port: int) -> URL:
 async def relay(exchange: "Exchange", session: aiohttp.ClientSession, port: int, headers: CIMultiDict[str]) -> web.StreamResponse:
     """Open the instance's side first (it may refuse), then ours, and pass messages until one side closes."""
     request = exchange.request
+    if not web.WebSocketResponse().can_prepare(request):
+        exchange.status = 400
+        return web.Response(status=400, text="Bad Request")
     kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in _HANDSHAKE)
     offered = [each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if each.strip()]
     try:

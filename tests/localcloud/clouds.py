@@ -84,7 +84,7 @@ class Cloud:
         self.down()
 
     def down(self) -> None:
-        command = [sys.executable, "-m", "localcloud", "down", "--state", str(self.state), "--clone", self.clone]
+        command = [sys.executable, "-m", "localcloud", "down", "--clone", self.clone]
         subprocess.run(command, cwd=ROOT, check=True, timeout=60, stdout=subprocess.DEVNULL)
 
     # what the tests say

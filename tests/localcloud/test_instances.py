@@ -58,6 +58,9 @@ def test_an_image_that_is_not_in_the_registry_is_named(cloud: Cloud) -> None:
         cloud.create("no-repository", template={"image": f"{cloud.registry}/nowhere/at/all:1"})
     with pytest.raises(exceptions.FailedPrecondition, match="could not be fetched"):
         cloud.create("no-registry", template={"image": "localhost:1/a/b:1"})
+    with pytest.raises(exceptions.FailedPrecondition, match="could not be fetched: Repository name cannot contain a scheme"):
+        cloud.create("no-name", template={"image": "https://localhost:1/a/b:1"})
+    assert not cloud.get("no-name").reconciling
 
 
 def test_an_image_for_another_machine_is_refused(cloud: Cloud, engine: docker.DockerClient) -> None:

@@ -1,5 +1,6 @@
 """Cloud Logging of the local cloud, seen by the official client, and the store beneath it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from google.api.monitored_resource_pb2 import MonitoredResource
 from google.api_core import exceptions
 from google.cloud.logging_v2 import types
 from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
-from google.protobuf import timestamp_pb2
+from google.protobuf import json_format, timestamp_pb2
 from google.rpc import status_pb2
 from served import client, served
 
@@ -109,6 +110,38 @@ def test_a_special_field_of_the_wrong_shape_stays_in_the_payload() -> None:
         "message": "m", "severity": "loud", "time": "noon", "httpRequest": {"status": "many"}, "logging.googleapis.com/trace": 7,
     }  # fmt: skip
     assert entry.timestamp.seconds == 1_760_000_000
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param({"severity": 2**31}, id="a severity that no field holds"),
+        pytest.param({"severity": -1}, id="a negative severity"),
+        pytest.param({"time": {"seconds": 10**15}}, id="a time in the year 31 million"),
+        pytest.param({"timestamp": {"seconds": -(10**15)}}, id="a time before the year 1"),
+        pytest.param({"time": "9999-12-31T23:59:59-23:00"}, id="an offset into the year 10000"),
+    ],
+)
+def test_a_severity_or_time_that_no_client_can_read_stays_in_the_payload(odd: dict[str, Any]) -> None:
+    entry = line(json.dumps({"message": "m", **odd}), 0)
+    assert json.loads(json.dumps(json_format.MessageToDict(entry.json_payload))) == {"message": "m", **odd}
+    assert (entry.severity, entry.timestamp.ToSeconds()) == (0, 1_760_000_000)
+
+
+def test_a_user_agent_in_another_encoding_is_logged_with_question_marks() -> None:
+    made = entries.request_entry(
+        *WHO, method="GET", url="http://127.0.0.1/", status=200, request_size=0, response_size=0,
+        user_agent=b"caf\xe9".decode("utf-8", "surrogateescape"), remote_ip="127.0.0.1", latency_s=0, protocol="HTTP/1.1", trace="",
+        start_ts=1_760_000_000.0,
+    )  # fmt: skip
+    assert made.http_request.user_agent == "caf?"
+
+
+def test_an_entry_whose_time_no_client_could_read_is_not_written(logging: Any) -> None:
+    entry = types.LogEntry.pb()(text_payload="x", log_name=f"{PROJECT}/logs/relais")
+    entry.timestamp.seconds = 10**12
+    with pytest.raises(exceptions.InvalidArgument, match=r"entries\[0\]: The timestamp cannot be: .*years 1 and 9999"):
+        logging.write_log_entries(request={"entries": [types.LogEntry.wrap(entry)]})
 
 
 def test_a_request_is_logged_as_cloud_run_does() -> None:

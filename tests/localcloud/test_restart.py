@@ -116,6 +116,8 @@ def test_it_serves_this_machine_only(tmp_path: Path) -> None:
     done = run("--host", "0.0.0.0", "--state", str(tmp_path), "--registry", "localhost:1", "--clone", "x")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "is not a loopback address" in done.stderr
+    done = run("--host", "::1", "--state", str(tmp_path), "--registry", "localhost:1", "--clone", "x")
+    assert "is not a loopback address of IPv4" in done.stderr
 
 
 def test_a_port_in_use_and_a_state_in_use_are_one_sentence_each(own_cloud: Callable[..., Cloud], tmp_path: Path) -> None:
@@ -125,7 +127,9 @@ def test_a_port_in_use_and_a_state_in_use_are_one_sentence_each(own_cloud: Calla
     assert done.returncode == 1
     assert f"Port {cloud.port} on 127.0.0.1 is in use" in done.stderr
     assert "Traceback" not in done.stderr
-    done = run("--port", "0", "--state", str(cloud.state), *common)
+    done = run("--port", "65536", "--state", str(tmp_path / "other"), *common)
+    assert "'65536' is not a port: use 1 to 65535" in done.stderr
+    done = run("--port", "9", "--state", str(cloud.state), *common)
     assert "Another localcloud uses the state" in done.stderr
 
 

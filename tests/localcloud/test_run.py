@@ -3,12 +3,14 @@
 import datetime
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from clouds import PARENT, SOON, Cloud, latest, pinned
 from google.api_core import exceptions
 from google.cloud import run_v2
 from google.iam.v1 import iam_policy_pb2, policy_pb2
+from google.longrunning import operations_pb2, operations_pb2_grpc
 
 
 def short(name: str) -> str:
@@ -151,6 +153,7 @@ def wrong(cloud: Cloud, **values: Any) -> None:
         pytest.param({"template": {"max_instance_request_concurrency": 2000}}, "between 1 and 1000", id="a high concurrency"),
         pytest.param({"template": {"container": {"resources": {"limits": {"cpu": "3"}}}}}, "for cpu. '3'", id="an odd cpu"),
         pytest.param({"template": {"container": {"resources": {"limits": {"memory": "5Q"}}}}}, "for memory. '5Q'", id="an odd size"),
+        pytest.param({"template": {"container": {"resources": {"limits": {"memory": "9" * 400}}}}}, "for memory. '999", id="a huge size"),
         pytest.param({"template": {"container": {"resources": {"limits": {"cpu": "4"}}}}}, "at least 2Gi", id="4 CPU in 512 MiB"),
     ],
 )
@@ -190,6 +193,21 @@ def test_a_secret_comes_from_the_state_folder_and_a_missing_one_fails_the_revisi
         cloud.update(service, "template")
     revision = cloud.revisions.get_revision(name=cloud.get("secret").latest_created_revision)
     assert revision.conditions[0].reason.name == "SECRETS_ACCESS_CHECK_FAILED"
+    (folder / "3").write_bytes(b"\xff\xfe")
+    service = cloud.get("secret")
+    service.template.containers[0].env[0].value_source.secret_key_ref.secret = "password"
+    with pytest.raises(exceptions.FailedPrecondition, match="password/versions/latest is not UTF-8 text"):
+        cloud.update(service, "template")
+    assert not cloud.get("secret").reconciling
+
+
+@pytest.mark.parametrize(("secret", "version"), [("..", "lock"), ("a", "../1"), ("a b", "1"), ("projects/p/secrets/", "1")])
+def test_a_secret_is_named_and_never_a_path(cloud: Cloud, secret: str, version: str) -> None:
+    service = cloud.service("wrong-secret")
+    source = {"secret_key_ref": {"secret": secret, "version": version}}
+    service.template.containers[0].env = [run_v2.EnvVar(name="PASSWORD", value_source=source)]
+    with pytest.raises(exceptions.InvalidArgument, match=r"env\[PASSWORD\]: '.*' is not a (secret|version of a secret): use"):
+        cloud.services.create_service(parent=PARENT, service=service, service_id="wrong-secret")
 
 
 def test_a_service_is_public_by_the_field_or_by_the_policy_or_not_at_all(cloud: Cloud) -> None:
@@ -248,10 +266,19 @@ def test_a_page_of_services_has_a_token_for_the_next(cloud: Cloud) -> None:
         cloud.services.delete_service(name=f"{parent}/services/{name}")
 
 
-@pytest.mark.parametrize("wrong_page", [{"page_token": "x"}, {"page_size": -1}])
+@pytest.mark.parametrize("wrong_page", [{"page_token": "x"}, {"page_token": "²"}, {"page_token": "9" * 5000}, {"page_size": -1}])
 def test_a_page_that_cannot_be_is_refused(cloud: Cloud, wrong_page: dict[str, Any]) -> None:
     with pytest.raises(exceptions.InvalidArgument, match=next(iter(wrong_page))):
         cloud.services.list_services(request={"parent": PARENT, **wrong_page})
+    operations = operations_pb2_grpc.OperationsStub(cloud.channel)
+    with pytest.raises(grpc.RpcError) as refused:
+        operations.ListOperations(operations_pb2.ListOperationsRequest(name=PARENT, **wrong_page), timeout=10)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_name_with_white_space_is_refused(cloud: Cloud) -> None:
+    with pytest.raises(exceptions.InvalidArgument, match="is not a location"):
+        cloud.services.create_service(parent="projects/my project/locations/r", service=cloud.service("web"), service_id="web")
 
 
 def test_a_method_that_is_not_served_says_so(cloud: Cloud) -> None:
@@ -260,14 +287,14 @@ def test_a_method_that_is_not_served_says_so(cloud: Cloud) -> None:
 
 
 def test_an_operation_can_be_waited_for_listed_and_forgotten(cloud: Cloud) -> None:
-    from google.longrunning import operations_pb2, operations_pb2_grpc
-
     begun = cloud.services.create_service(parent=PARENT, service=cloud.service("waiting"), service_id="waiting")
     assert begun.metadata.reconciling
     operations = operations_pb2_grpc.OperationsStub(cloud.channel)
     request = operations_pb2.WaitOperationRequest(name=begun.operation.name)
     request.timeout.FromSeconds(20)
     assert operations.WaitOperation(request).done
+    request.timeout.seconds = 10**14
+    assert operations.WaitOperation(request, timeout=10).done
     listed = operations.ListOperations(operations_pb2.ListOperationsRequest(name=PARENT)).operations
     assert listed[0].name == begun.operation.name
     operations.DeleteOperation(operations_pb2.DeleteOperationRequest(name=begun.operation.name))

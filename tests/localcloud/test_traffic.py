@@ -283,6 +283,35 @@ def test_a_client_that_goes_away_disturbs_nobody(cloud: Cloud) -> None:
     assert len(eventually(lambda: len(cloud.entries("requests", "leaving")) == 2 and [1, 2])) == 2
 
 
+def spoken(url: str, words: bytes, *, hang_up: bool = False) -> bytes:
+    """The first line that a service answers to these bytes; nothing to a client that hangs up."""
+    parts = httpx.URL(url)
+    with socket.create_connection((parts.host, parts.port or 80), timeout=10) as line:
+        line.sendall(words)
+        if hang_up:
+            line.shutdown(socket.SHUT_WR)
+        with line.makefile("rb") as answer:
+            return answer.readline()
+
+
+def test_a_request_that_its_client_breaks_off_is_not_an_error_of_the_revision(cloud: Cloud) -> None:
+    made = cloud.create("broken-off")
+    spoken(made.uri, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc", hang_up=True)
+    (entry,) = eventually(lambda: cloud.entries("requests", "broken-off"))
+    assert (entry.http_request.status, entry.severity, entry.text_payload) == (499, 400, "")
+
+
+def test_headers_that_make_no_sense_do_no_harm(cloud: Cloud) -> None:
+    made = cloud.create("odd-headers", env={"SAY": "x"})
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    assert b" 200 " in spoken(made.uri, head + b"User-Agent: caf\xe9\r\n\r\n")
+    assert b" 200 " in spoken(made.uri, head + b"X-Cloud-Trace-Context: " + b"a" * 32 + b"/" + b"9" * 6000 + b"\r\n\r\n")
+    upgrade = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    assert b" 400 " in spoken(made.uri, upgrade)
+    found = eventually(lambda: len(entries := cloud.entries("requests", "odd-headers")) == 3 and entries)
+    assert [each.http_request.status for each in found] == [200, 200, 400]
+
+
 def test_the_close_code_of_a_websocket_goes_through(web: str) -> None:
     with connect(web.replace("http", "ws") + "/ws", compression=None) as connected:
         connected.close(4001, "enough")
@@ -295,6 +324,22 @@ def test_a_service_that_is_deleted_while_it_is_deployed_ends_its_operation(cloud
     with pytest.raises(exceptions.Aborted, match="was deleted while it was deployed"):
         begun.result(polling=SOON)
     eventually(lambda: not [each for each in cloud.containers() if each.labels["relais.service"] == "gone"])
+
+
+def test_a_service_that_is_deleted_and_made_again_while_it_is_deployed_serves_what_was_asked_for_last(cloud: Cloud) -> None:
+    def begin(say: str, slow: str) -> Any:
+        service = cloud.service("reborn", revision="reborn-a", env={"SAY": say, "SLOW": slow})
+        return cloud.services.create_service(parent=PARENT, service=service, service_id="reborn")
+
+    first = begin("first", "1")
+    eventually(lambda: [each for each in cloud.containers(running=True) if each.labels["relais.service"] == "reborn"])
+    cloud.services.delete_service(name=f"{PARENT}/services/reborn").result(polling=SOON)
+    made = begin("second", "0").result(polling=SOON)
+    assert {httpx.get(made.uri).text for _ in range(5)} == {"second"}
+    with pytest.raises(exceptions.Aborted, match="was deleted while it was deployed"):
+        first.result(polling=SOON)
+    eventually(lambda: len([each for each in cloud.containers() if each.labels["relais.service"] == "reborn"]) == 1)
+    assert httpx.get(made.uri).text == "second"
 
 
 def test_two_deployments_at_once_both_end_and_the_newer_serves(cloud: Cloud) -> None:
