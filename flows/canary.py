@@ -19,15 +19,23 @@ def canary(plan: Plan) -> Verdict:
     Args:
         plan: The release's plan; its release file holds the steps and the rules.
     """
-    log, windows = Logbook.current(), tuple[Window, ...]()
-    moves: list[Move] = []
+    log = Logbook.current() or Logbook.open(plan.source.root, plan.source.commit.sha)
+    with traffic.guarded(plan, log.moved):  # here too: a subflow that ends waits for Prefect's server, and users do not
+        return climbed(plan, log)
+
+
+def climbed(plan: Plan, log: Logbook) -> Verdict:
+    """Step by step, until it is decided; what is worse goes back from here."""
+    windows, moves = tuple[Window, ...](), list[Move]()
     for step, percent in enumerate(plan.file.canary.steps if plan.file.canary else ()):
         moves.append(traffic.shift(plan, percent, step))
-        if log is not None:
-            log.moved(moves[-1])
+        log.moved(moves[-1])
         with evidence.probing(plan, traffic.own_urls(plan)) as probed:
             window, decision, because = bake(plan, percent, moves[-1].at, probed)
         windows = (*windows, window)
+        if decision == "rolled back":
+            moves.append(traffic.restore(plan.service, plan.wheel, plan.stable, because))
+            log.moved(moves[-1])
         if decision != "advance":
             return Verdict(word="held" if decision == "held" else "rolled back", because=because, windows=windows, moves=tuple(moves))
     return Verdict(word="promoted", because=f"not worse at {_steps(windows)}", windows=windows, moves=tuple(moves))

@@ -110,6 +110,8 @@ def ended(log: Logbook, plan: Plan, verdict: Verdict, guard: traffic.Guard) -> N
         log.saw(revisions=validation.revisions(plan))
         log.ends("Held", f"{verdict.because}; the promote or the rollback deployment ends it", well=False)
     else:
+        if not log.is_back:  # the move first: a subflow waits for Prefect's server, and users do not
+            log.moved(traffic.restore(plan.service, plan.wheel, plan.stable, verdict.because))
         log.did("rollback", rollback, plan.service, because=verdict.because, wheel=plan.wheel)
         guard.stands("rolled back")
         log.saw(revisions=validation.revisions(plan))

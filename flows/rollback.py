@@ -27,9 +27,10 @@ def rollback(service: ServiceName, to: str = "recorded", because: str = "by hand
     by_hand = wheel is None
     held = wheel or traffic.take_over(service, f"rollback {flow_run.get_id()}", foreign=True)
     undone = Logbook.of(traffic.release_of(service)) if by_hand else Logbook.current()
-    move = traffic.restore(service, held, target, because)
-    if undone is not None:
-        undone.moved(move)
+    if by_hand or undone is None or not undone.is_back:  # a release that rolls itself back has moved already
+        move = traffic.restore(service, held, target, because)
+        if undone is not None:
+            undone.moved(move)
     findings = validation.serves(service, target)
     traffic.release_lock(service, held)
     if by_hand and undone is not None:

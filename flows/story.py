@@ -60,8 +60,8 @@ def said(error: Exception) -> str:
 
 def put_back(log: Logbook) -> bool:
     """Whether the guard has put traffic back; then it is proven, and the lock is free. The watch does this where we cannot."""
-    plan, moves = log.record.plan, log.record.moves
-    if plan is None or not moves or not moves[-1].split.same(plan.stable):
+    plan = log.record.plan
+    if plan is None or not log.is_back:
         return False
     try:
         validation.serves(plan.service, plan.stable)

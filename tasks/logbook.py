@@ -103,6 +103,12 @@ class Logbook:
         """Traffic was moved: kept at once, for whoever has to go on from here."""
         self.saw(moves=(*self.record.moves, move))
 
+    @property
+    def is_back(self) -> bool:
+        """Whether the last move gave the stable revisions their traffic back."""
+        plan, moves = self.record.plan, self.record.moves
+        return plan is not None and bool(moves) and moves[-1].split.same(plan.stable)
+
     def saw(self, **seen: Any) -> None:
         """Add to the record, and keep it."""
         fields = {{"validate": "validate_"}.get(name, name): value for name, value in seen.items()}

@@ -215,7 +215,7 @@ def guarded(plan: Plan, moved: Callable[[Move], None]) -> Iterator[Guard]:
         if not guard.because:
             with shielded():
                 move, told = _put_back(plan, error)
-                if told and not isinstance(error, Lost):  # that error says it already
+                if told and not isinstance(error, Lost) and told not in getattr(error, "__notes__", ()):  # a Lost says it already
                     error.add_note(told)
                 if move is not None:
                     moved(move)

@@ -12,7 +12,7 @@ from google.cloud import run_v2
 from google.iam.v1 import iam_policy_pb2
 from google.protobuf.field_mask_pb2 import FieldMask  # type: ignore[attr-defined]
 
-from relais.clients.endpoint import client_of, translated
+from relais.clients.endpoint import client_of, reading, translated
 from relais.errors import StepFailed
 from relais.model import LATEST, Revision, ServiceName, Serving, Share, Split, Target
 from relais.rollout import ANNOTATION, STAMP_COMMIT, STAMP_RELEASE, STAMP_TAG, Write
@@ -42,7 +42,7 @@ class CloudRun:
         """The service as it is; `exists` is False where there is none."""
         with translated(str(service)):
             try:
-                found = self._services.get_service(name=service.full, timeout=timeout)
+                found = self._services.get_service(name=service.full, **reading(timeout))
             except NotFound:
                 return Serving(service=service, exists=False)
             public = bool(found.invoker_iam_disabled) or self._open_to_all(service, timeout)

@@ -3,12 +3,14 @@
 import contextlib
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import httpx
@@ -161,6 +163,68 @@ def test_a_run_that_cannot_put_traffic_back_says_so_and_the_watch_does_it(
     assert run.team.who_serves() == {run.first: 50, run.candidate: 50}
     looked_after(run.team)
     assert run.team.who_serves() == {run.first: 100}
+
+
+@pytest.mark.parametrize("ended", ["a bad candidate", "SIGTERM"])
+def test_while_prefects_server_does_not_answer_traffic_is_back_at_once_after(team: Team, ended: str) -> None:
+    """The beginning and the end of a subflow wait for the server, for a minute and more; users do not."""
+    first = team.baseline()
+    team.release_file(canary={"bake": "6s", "deadline": "1h"})
+    if ended == "a bad candidate":
+        team.change_env(FAULT_ERROR_RATE="1")
+    with Slow(urlsplit(team.api).port or 0) as server:
+        team.api = f"http://127.0.0.1:{server.port}/api"
+        run = Rolling(team, first, team.start_release())
+        try:
+            eventually(run.is_rolling, 60)
+            server.freeze()
+            if ended == "SIGTERM":
+                run.process.send_signal(signal.SIGTERM)
+            eventually(lambda: team.rollout()["phase"] == "restoring", 15)
+            assert team.who_serves() == {first: 100}
+        finally:
+            run.process.kill()
+            run.process.wait(10)
+
+
+class Slow:
+    """A server's port, until it answers nobody any more."""
+
+    def __init__(self, behind: int) -> None:
+        self._behind, self._open, self._pairs = behind, threading.Event(), list[socket.socket]()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._open.set()
+
+    def __enter__(self) -> "Slow":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self._open.set()
+        for one in self._pairs:
+            one.close()
+
+    def freeze(self) -> None:
+        """From now on it listens, and nothing comes back."""
+        self._open.clear()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._behind))
+                self._pairs += [near, far]
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._open.wait()
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
 
 
 # -- the wheel is somebody else's ------------------------------------------------------------------------------------------
