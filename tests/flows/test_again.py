@@ -76,7 +76,7 @@ def test_a_release_that_nobody_knows_has_no_documents(again: Story) -> None:  # 
 
 
 def test_later_releases_know_how_long_each_stage_usually_takes(again: Story) -> None:
-    timings = {timing.stage: timing.median for timing in again[0].record.timings}
+    timings = {timing.stage: timing.median for timing in again[0].records()[-1].timings}
     assert all(timings[stage] is not None for stage in ("build", "push", "deploy", "verify", "promote"))
 
 

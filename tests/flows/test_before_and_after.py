@@ -117,7 +117,7 @@ def test_promote_takes_what_is_held_through_the_canary_to_100_percent(held: Held
     assert run_name(state) == held.team.service.name
     assert held.team.who_serves() == {held.candidate: 100}
     assert held.team.rollout()["phase"] == "fresh"
-    record = held.team.records()[-1]
+    record = held.team.record
     assert [move.split.percent(held.candidate) for move in record.moves] == [50, 100]
     assert record.state == "Promoted"
     (row,) = [line for line in held.team.pushed_file("docs/README.md").splitlines() if held.candidate in line]
