@@ -147,17 +147,6 @@ class LogStore:
             self._count()
         return gone > 0
 
-    def last_timestamp(self, service: str, revision: str, instance: str, stream: str) -> int | None:
-        """When the Engine gave the last line kept of this stream ('stdout', 'stderr'), in nanoseconds: a follower resumes after it."""
-        self.flush()
-        query = (
-            "SELECT max(received) FROM entries WHERE service = ? AND revision = ? AND instance = ?"
-            " AND log_name LIKE '%/logs/run.googleapis.com\\%2F' || ? ESCAPE '\\'"
-        )
-        with self._reading() as reader:
-            (found,) = reader.execute(query, (service, revision, instance, stream)).fetchone()
-        return None if found is None else int(found)
-
     def close(self) -> None:
         """Commit the rest and let go of the file."""
         self._closed.set()

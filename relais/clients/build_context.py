@@ -20,7 +20,6 @@ _ARG: Final = re.compile(r"^ARG\s+(\w+)(?:=(.*))?$", re.IGNORECASE)
 _COPIED: Final = re.compile(r"^(?:COPY|ADD)\s.*?--from=(\S+)", re.IGNORECASE)
 _MOUNTED: Final = re.compile(r"--mount=\S*?\bfrom=([^\s,]+)", re.IGNORECASE)
 _VARIABLE: Final = re.compile(r"\$(?:\{(\w+)(?::?[-+]([^}]*))?\}|(\w+))")
-_CHUNK: Final = 1 << 20
 
 
 def dockerfile_path(context: Path, dockerfile: str) -> Path:

@@ -107,11 +107,6 @@ class Manifest:
     media_type: str
     platforms: tuple[str, ...]  # linux/amd64, ...
 
-    @property
-    def is_index(self) -> bool:
-        """Whether the digest names a list of platform manifests, each with a digest of its own."""
-        return "index" in self.media_type or "manifest.list" in self.media_type
-
 
 @dataclass(frozen=True)
 class _Order:
@@ -381,7 +376,6 @@ class _Watch:
         self._rang.set()
         with contextlib.suppress(ValueError, RuntimeError, OSError):  # it has just ended by itself
             answer.raw.shutdown()
-
 
 
 class _Layers:

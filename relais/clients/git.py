@@ -181,10 +181,6 @@ class Repository:
                 next(entries, None)  # the name it had before
         return tuple(sorted(paths))
 
-    def untracked(self) -> tuple[str, ...]:
-        """Files that Git neither tracks nor ignores."""
-        return _paths(self._git("ls-files", "--others", "--exclude-standard", "-z"))
-
     def ignored_in(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Those of these files that Git ignores: they enter an image without being in any commit."""
         wanted = "\0".join(paths)
@@ -194,10 +190,6 @@ class Repository:
         if code not in (0, 1):
             raise _ours(err, "git check-ignore", str(self.path))
         return _paths(out)
-
-    def changed_since(self, ref: str) -> tuple[str, ...]:
-        """Files that differ between that commit and HEAD."""
-        return _paths(self._git("diff", "--name-only", "-z", self.resolve(ref).sha, "HEAD"))
 
     def show(self, ref: str, path: str) -> bytes:
         """A file as a commit has it, byte for byte."""

@@ -36,7 +36,7 @@ class Answer:
 
 
 class Http:
-    """A client that follows no redirect unless asked, and reaches this machine without a proxy."""
+    """A client that follows no redirect, and reaches this machine without a proxy."""
 
     def __init__(self) -> None:
         self._client = httpx.Client(mounts=dict.fromkeys(_LOOPBACK), headers={"user-agent": "relais"})
@@ -60,7 +60,6 @@ class Http:
         json: Any = None,
         body: str | bytes | None = None,
         timeout: float = 30.0,
-        redirects: bool = False,
     ) -> Answer:
         """Send one request and wait at most `timeout` seconds for the whole answer."""
         begun = time.monotonic()
@@ -68,9 +67,7 @@ class Http:
         content = body.encode() if isinstance(body, str) else body
         limits = httpx.Timeout(timeout, connect=min(timeout, _CONNECT))
         try:
-            with self._client.stream(
-                method, url, headers=sent, json=json, content=content, timeout=limits, follow_redirects=redirects
-            ) as response:
+            with self._client.stream(method, url, headers=sent, json=json, content=content, timeout=limits) as response:
                 kept, cut, late = _read(response, begun + timeout)
                 error = f"the answer was not complete after {timeout:g} s" if late else None
                 return Answer(response.status_code, dict(response.headers), kept, _since(begun), error, cut)

@@ -291,17 +291,6 @@ def test_logs_are_listed_by_name_and_can_be_deleted(store: LogStore, logging: An
         logging.delete_log(log_name=names[0])
 
 
-def test_a_follower_learns_the_engine_time_of_the_last_line_it_kept(store: LogStore) -> None:
-    at = "2025-10-09T08:30:00.123456789Z"
-    store.write([
-        entries.line_entry(*WHO, "stdout", '{"message":"m","n":1,"time":"2031-01-01T00:00:00Z"}', at),
-        entries.line_entry(*WHO, "stdout", "earlier", "2025-10-09T08:29:59Z"),
-        entries.line_entry(*WHO, "stderr", "later", "2025-10-09T08:31:00Z"),
-    ])  # fmt: skip
-    assert store.last_timestamp("emergence-app", "emergence-app-00001-abc", "i-1", "stdout") == entries.nanoseconds(at)
-    assert store.last_timestamp("emergence-app", "emergence-app-00001-abc", "i-2", "stdout") is None
-
-
 def test_the_oldest_entries_go_when_there_are_too_many_or_they_are_too_big(tmp_path: Path) -> None:
     for limits in ({"max_rows": 100}, {"max_bytes": 100 * line("0" * 4, 0).ByteSize()}):
         store = LogStore(tmp_path / f"{next(iter(limits))}.db", **limits)
