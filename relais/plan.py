@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator
 from zoneinfo import ZoneInfo
 
-from relais.config import Deploy, ReleaseFile, fill
+from relais.config import Deploy, ReleaseFile
 from relais.config.release import slug_of
 from relais.errors import Refused
 from relais.model import LATEST, App, Finding, Line, Plan, Record, ServiceName, Serving, Source, Spec, Split, Stable, Text, Wheel, blocking
@@ -173,9 +173,9 @@ def draw(
         "commit": source.commit.sha,
         "short_commit": source.commit.short,
     }
-    names["tag"] = fill(file.release.tag, names)
+    names["tag"] = file.image_tag(names)
     again = stable.candidate_of(record.id)
-    revision = again or free_name(f"{file.service}-{fill(file.deploy.revision_suffix, names)}", stable.taken)
+    revision = again or free_name(file.revision(names), stable.taken)
     steps = file.canary.steps if file.canary else ()
     finish = file.canary.finish if file.canary else "as-before"
     changes = tuple(c.model_dump() for c in file.release.changes) or tuple({"title": str(c), "items": []} for c in source.since[:30])

@@ -1,12 +1,14 @@
 """The plan by difference: what is merged, what blocks, and the word that lets it through."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from relais import plan
 from relais.config import Deploy, ReleaseFile
-from relais.model import LATEST, ServiceName, Serving, Share, Spec, Split, Target
+from relais.errors import BadInput
+from relais.model import LATEST, App, Commit, Record, ServiceName, Serving, Share, Source, Spec, Split, Stable, Target
 
 OLD = Spec(
     env={"LOG_LEVEL": "f1", "PYTHONPATH": "f2"}, plain={"LOG_LEVEL": "INFO"}, secrets={"KEY": "key:3"},
@@ -91,6 +93,24 @@ def test_a_revision_name_that_is_taken_gets_a_number_and_stays_below_64_characte
     assert plan.free_name("app-p1", ()) == "app-p1"
     assert plan.free_name("app-p1", ("app-p1", "app-p1-2")) == "app-p1-3"
     assert len(plan.free_name("a" * 63, ("a" * 63,))) == 63
+
+
+@pytest.mark.parametrize(
+    ("over", "where"),
+    [
+        pytest.param({"deploy": {"revision_suffix": "{slug}"}}, "deploy.revision_suffix", id="a revision of 67 characters"),
+        pytest.param({"release": {"tag": "{service}-{slug}-{commit}-{commit}"}}, "release.tag", id="a tag of 149 characters"),
+    ],
+)
+def test_a_name_that_the_title_makes_too_long_is_refused_before_anything_is_built(over: dict[str, Any], where: str) -> None:
+    place = {"service": "a-service-of-26-characters", "project": "emergence-469005", "region": "europe-west1", "repository": "app"}
+    commit = Commit(sha="0123456789abcdef0123456789abcdef01234567", subject="A subject with so many words that its slug is long")
+    app, source = App(root="/", release={**place, **over}), Source(root="/", commit=commit)
+    stable = Stable(serving=service(), after=OLD, registry_uri="localhost:5000/p/app")
+    record = Record(id="r-1", app="/", started=datetime(2025, 10, 9, 8, 30, tzinfo=UTC))
+    with pytest.raises(BadInput) as refused:
+        plan.draw(app, source, stable, (), (), record, "FG", {})
+    assert refused.value.where == where
 
 
 ASKED: list[tuple[dict[str, Any], str, bool]] = [
