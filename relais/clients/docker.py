@@ -18,14 +18,14 @@ from typing import Any, Final, Literal, Self
 import docker
 import requests
 from docker import auth
-from docker.errors import DockerException
+from docker.errors import DockerException, InvalidRepository
 from docker.utils import kwargs_from_env, parse_repository_tag
 
 from relais.clients import commands
 from relais.clients.build_context import base_images, content_key, context_files, dockerfile_path, tarred
 from relais.clients.buildkit import Progress
 from relais.clients.docker_errors import build_error, cause, late, no_base, refused, registry_error, short, translated
-from relais.errors import Denied, Missing, RelaisError, StepFailed, Unavailable
+from relais.errors import BadInput, Denied, Missing, RelaisError, StepFailed, Unavailable
 from relais.model import Layer
 
 __all__ = ["Built", "Engine", "Image", "Info", "Manifest", "Pushed", "base_images", "content_key", "context_files", "ensure_platform"]
@@ -263,7 +263,11 @@ class Engine:
         """Without a session BuildKit has no credentials: what needs some is pulled before."""
         for name in base_images(order.dockerfile.read_text(encoding="utf-8", errors="replace"), order.args):
             repository, tag = parse_repository_tag(name)
-            headers = self._credentials(repository, None)
+            try:
+                headers = self._credentials(repository, None)
+            except InvalidRepository as problem:
+                remedy = "a Dockerfile's FROM takes HOST/NAME:TAG"
+                raise BadInput(f"the base image {name} is no name of an image", where=str(order.dockerfile), remedy=remedy) from problem
             if not headers or self.image_id(name) is not None:
                 continue
             query = {"fromImage": repository, "tag": tag or "latest", "platform": order.platform}

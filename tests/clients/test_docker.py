@@ -193,10 +193,11 @@ def test_labels_and_names_find_the_image_again(build: Build, ours: Engine) -> No
         ("FROM BASE\nRUNN x\n", BadInput, "unknown instruction: RUNN", "Dockerfile:2", "mend"),
         ("", BadInput, "empty", "Dockerfile", "FROM"),
         ("FROM BASE\nCOPY dist /app\n", StepFailed, "/dist is not in the build context", "COPY dist", ".dockerignore"),
+        ("FROM https://no-such-image.invalid/x:1\n", BadInput, "https://no-such-image.invalid/x:1 is no name", "Dockerfile", "FROM"),
         ("FROM no-such-image.invalid/x:1\n", RelaisError, r"the base image no-such-image\.invalid/x:1", "Dockerfile", ""),
         ("FROM BASE\nRUN dd if=/dev/zero of=/dev/full bs=1 count=1\n", StepFailed, "the disk is full", "RUN dd", "docker image prune"),
     ],
-    ids=["failing step", "bad instruction", "empty Dockerfile", "missing file", "unreachable base", "full disk"],
+    ids=["failing step", "bad instruction", "empty Dockerfile", "missing file", "address as base", "unreachable base", "full disk"],
 )
 def test_a_build_that_fails_says_what_where_and_what_to_do(
     build: Build, dockerfile: str, kind: type[RelaisError], what: str, where: str, remedy: str
