@@ -60,7 +60,8 @@ def attend(serving: Serving) -> str:
     if found is None or action == "leave":
         return ""
     owner = f"watch {flow_run.get_id()}"
-    wheel = traffic.take_over(serving.service, owner)
+    # A fresh release ends whoever serves by now; in a rollout, what somebody else wrote is told and never undone.
+    wheel = traffic.take_over(serving.service, owner, foreign=action == "finish")
     if action == "restore":
         traffic.restore(serving.service, wheel, found.stable, f"the driver of {found.release} is gone")
         validation.serves(serving.service, found.stable)

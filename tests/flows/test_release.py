@@ -12,6 +12,7 @@ from seen import pages, run_name, subflows
 from team import Team
 
 from flows.documents import documents
+from flows.watch import Place, watch
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,14 @@ def test_the_same_record_gives_the_same_documents_again(promoted: Story) -> None
     assert team.git("status", "--porcelain") == ""
     assert team.git("rev-list", "--count", "main") == commits
     assert run_name(state) == team.record.id
+
+
+def test_the_watch_leaves_a_fresh_release_within_its_time(promoted: Story) -> None:
+    before = promoted.team.get().etag
+    service = promoted.team.service
+    state: State[Any] = watch([Place(project=service.project, region=service.region)], return_state=True)
+    assert state.message == "nothing to do"
+    assert promoted.team.get().etag == before
 
 
 def test_a_later_plain_deploy_gets_no_traffic_where_traffic_was_pinned_before(promoted: Story) -> None:

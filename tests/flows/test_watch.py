@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 from prefect.client.schemas.objects import State
 from team import Team, eventually
 
@@ -88,27 +87,29 @@ def test_a_release_that_dies_while_it_deploys_loses_its_lock_and_its_tag_and_nob
     assert team.release(plan_only=True).name == "Planned"
 
 
-@pytest.mark.parametrize(("long", "phase"), [("0s", "done"), ("1h", "fresh")], ids=["after its time", "within its time"])
-def test_a_fresh_release_is_looked_after_until_its_time_is_over(team: Team, long: str, phase: str) -> None:
-    team.release_file(canary=None, validate={"watch": long})
-    first = team.baseline()
-    commit = team.change_env()
-    assert team.release().name == "Promoted"
-    state = watched(team)
-    assert state.message == ("nothing to do" if phase == "fresh" else f"{team.service.name}: the fresh release was looked after")
-    assert team.rollout()["phase"] == phase
-    assert list(team.tags().values()) == ([first] if phase == "fresh" else [])
-    assert team.who_serves() == {f"{team.service.name}-{commit[:7]}": 100}
-
-
-def test_what_a_person_moved_meanwhile_is_told_and_not_undone(team: Team) -> None:
+def test_a_fresh_release_ends_after_its_time_whoever_serves_by_then(team: Team) -> None:
     team.release_file(canary=None, validate={"watch": "0s"})
     first = team.baseline()
     team.change_env()
     assert team.release().name == "Promoted"
-    team.split({first: 100})
+    assert list(team.tags().values()) == [first], "ready to take over while the release is fresh"
+    team.split({first: 100}, tags=team.tags())  # somebody went back by hand
+    assert watched(team).message == f"{team.service.name}: the fresh release was looked after"
+    assert team.rollout()["phase"] == "done"
+    assert team.tags() == {}
+    assert team.who_serves() == {first: 100}
+    assert watched(team).message == "nothing to do"
+
+
+def test_what_a_person_moved_in_a_rollout_is_told_and_not_undone(team: Team) -> None:
+    first = team.baseline()
+    commit = team.change_env()
+    candidate = f"{team.service.name}-{commit[:7]}"
+    assert team.release(until="verified").name == "Held"
+    team.annotate(phase="rolling", lease_until=LONG_AGO)
+    team.split({first: 80, candidate: 20})
     state = watched(team)
     assert state.is_failed()
     assert state.message is not None
     assert "somebody else moved traffic" in state.message
-    assert team.who_serves() == {first: 100}
+    assert team.who_serves() == {first: 80, candidate: 20}
