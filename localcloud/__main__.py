@@ -4,7 +4,9 @@ import argparse
 import asyncio
 import ipaddress
 import logging
+import os
 import re
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] == ["down"]:
             return _down(given[1:])
         settings = _settings(given)
+        os.umask(0o077)  # the state holds values of environment variables: it is for this user alone
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
         asyncio.run(serve(settings))
     except (CannotServe, OSError) as error:
@@ -28,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Refusal as refusal:
         print(f"localcloud: {refusal.message}", file=sys.stderr)
+        return 1
+    except sqlite3.Error as error:
+        print(f"localcloud: a file of the state cannot be used ({error}): make room on the disk, or move the state away.", file=sys.stderr)
         return 1
     return 0
 

@@ -133,6 +133,20 @@ def test_a_port_in_use_and_a_state_in_use_are_one_sentence_each(own_cloud: Calla
     assert "Another localcloud uses the state" in done.stderr
 
 
+def test_a_state_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "cloud.sqlite").write_text("this is no database, and it is long enough to be taken for one")
+    done = run("--state", str(tmp_path), "--registry", "localhost:1", "--clone", "x")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "a file of the state cannot be used (file is not a database)" in done.stderr
+
+
+def test_the_state_is_for_its_user_alone(own_cloud: Callable[..., Cloud]) -> None:
+    cloud = own_cloud()
+    files = [path for path in cloud.state.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"cloud.sqlite", "logs.sqlite", "artifacts.sqlite"}
+    assert not [path for path in files if path.stat().st_mode & 0o077]
+
+
 def test_a_port_that_somebody_took_meanwhile_is_replaced_and_told(own_cloud: Callable[..., Cloud]) -> None:
     cloud = own_cloud()
     before = cloud.create("moved", env={"SAY": "here"})
