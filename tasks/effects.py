@@ -83,8 +83,8 @@ def shielded() -> Iterator[None]:
 
 
 def hang_up_like_terminate() -> None:
-    """A closed terminal ends the run the way a cancel does, so that the guard gets to work."""
-    if threading.current_thread() is threading.main_thread():
+    """A closed terminal ends the run the way a cancel does, so that the guard gets to work; under nohup it ends nothing."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
