@@ -268,6 +268,8 @@ class Repository:
         branch = branch or self.branch()
         if not branch:
             raise BadInput("HEAD is on no branch", where=str(self.path), remedy="name the branch that the documents go to (git.branch)")
+        if not paths:  # to git, no path means every path
+            return self.resolve(branch)
         if branch == self.branch():
             return self._commit_here(paths, message, author)
         return self._commit_there(paths, message, author, branch)

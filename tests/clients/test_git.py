@@ -315,6 +315,17 @@ def test_a_file_that_is_ignored_is_not_committed(repo: Repository, tree: Path) -
     assert git(tree, "show", "--name-only", "--format=", "HEAD") == "report.md"
 
 
+@pytest.mark.parametrize("branch", ["", "docs"])
+def test_where_every_file_is_ignored_nothing_is_committed(repo: Repository, tree: Path, branch: str) -> None:
+    head = committed(tree, ".gitignore", "build_tag.txt\n", "Ignore")
+    git(tree, "branch", "docs")
+    write(tree / "build_tag.txt", "t")
+    write(tree / "app.py", "somebody is at work here\n")
+    git(tree, "add", "app.py")
+    assert repo.commit(["build_tag.txt"], "Release", branch=branch).sha == head
+    assert (git(tree, "rev-parse", "HEAD"), git(tree, "diff", "--cached", "--name-only")) == (head, "app.py")
+
+
 def test_the_configured_person_commits_and_the_author_may_bring_a_mail(repo: Repository, tree: Path) -> None:
     git(tree, "config", "user.name", "Ana Petit")
     git(tree, "config", "user.email", "ana@example.com")
