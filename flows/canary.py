@@ -55,7 +55,8 @@ def bake(plan: Plan, percent: int, since: datetime, probed: evidence.Probing) ->
         say(f"{percent} % for {elapsed.total_seconds():.0f} s: {judgement.word} ({judgement.because})")
         if decision != "wait":
             return window, decision, f"at {percent} %: {judgement.word}, {judgement.because}"
-        traffic.renew(plan)
+        if elapsed > rollout.LEASE / 2:
+            traffic.renew(plan)
 
 
 def _steps(windows: tuple[Window, ...]) -> str:

@@ -32,6 +32,7 @@ def promote(service: ServiceName, because: str = "by hand") -> State[Any]:
             raise Refused(what, where=str(service), remedy="release the commit again")
         wheel = traffic.take_over(service, f"promote {flow_run.get_id()}")
         plan = plan.model_copy(update={"wheel": wheel})
+        log.saw(plan=plan)
         say(f"taking {candidate.revision} further: {because}")
         with traffic.guarded(plan, log.moved) as guard:
             serve(log, plan, pushed, candidate, guard, canaried=bool(log.record.moves))

@@ -112,7 +112,7 @@ def ended(log: Logbook, plan: Plan, verdict: Verdict, guard: traffic.Guard) -> N
     else:
         if not log.is_back:  # the move first: a subflow waits for Prefect's server, and users do not
             log.moved(traffic.restore(plan.service, plan.wheel, plan.stable, verdict.because))
-        log.did("rollback", rollback, plan.service, because=verdict.because, wheel=plan.wheel)
+        log.did("rollback", rollback, plan.service, because=verdict.because)
         guard.stands("rolled back")
         log.saw(revisions=validation.revisions(plan))
         log.ends("RolledBack", f"{plan.stable} serves again, and traffic is pinned to it; {verdict.because}", well=False)

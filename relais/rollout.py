@@ -24,6 +24,7 @@ STAMP_COMMIT = "relais.dev/commit"  # on the candidate's revision: what was rele
 Phase = Literal["deploying", "verifying", "rolling", "restoring", "held", "fresh", "done"]
 HOLDING: tuple[Phase, ...] = ("deploying", "verifying", "rolling", "restoring", "held")
 LEASE = timedelta(minutes=5)
+BRIEF = timedelta(minutes=1)  # of the phase "restoring": whoever restored proves it within seconds, or the watch does
 
 
 class Rollout(Value):
@@ -214,7 +215,7 @@ def _next(serving: Serving, mine: Rollout, split: Split, phase: Phase, now: date
     after = mine.model_copy(
         update={
             "phase": phase, "step": step, "since": now, "seq": mine.seq + 1, "written": split.by_name(),
-            "lease_until": now + LEASE if phase in HOLDING else now,
+            "lease_until": now + (BRIEF if phase == "restoring" else LEASE if phase in HOLDING else timedelta(0)),
         }
     )  # fmt: skip
     return _write(serving, after, split)

@@ -98,7 +98,7 @@ def hold(plan: Plan, because: str) -> str:
     return because
 
 
-@effect("keep the wheel")
+@effect("keep the wheel", retries=2)
 def renew(plan: Plan) -> None:
     """Prolong the lease when less than half of it is left."""
     _drive(plan.service, lambda serving: rollout.renew(serving, plan.wheel, datetime.now(UTC)))
