@@ -73,7 +73,7 @@ def operations(impl: object) -> "grpc.GenericRpcHandler[Any, Any]":
 
 
 def _rpcs(package: str, client: type) -> Iterator[tuple[str, str, type]]:
-    """Yield (service, rpc, request class) of one client, for its unary methods."""
+    """Yield (service, rpc, request class) of one client. Handlers are unary: of the methods that stream, none is served."""
     metadata = json.loads(importlib.resources.files(package).joinpath("gapic_metadata.json").read_text())
     short = client.__name__.removesuffix("Client")
     transport = client.get_transport_class("grpc")  # type: ignore[attr-defined]
