@@ -26,9 +26,9 @@ demo: up ## up, then a release to 100 %, and a broken one that is caught and und
 bench-release: up ## up, then one release, timed: seconds of each stage, and how much of it is ours
 	@$(WITHIN) .venv/bin/python -m benchmarks.release
 
-test: ## set-up, then pytest; the tests start servers of their own
+test: ## set-up, then pytest, two files at a time; the tests start servers of their own
 	@$(SETUP) tools
-	@$(WITHIN) .venv/bin/python -m pytest $(T)
+	@$(WITHIN) .venv/bin/python -m pytest -n 2 --dist loadfile $(T)
 
 check: ## ruff, mypy --strict, import floors
 	@$(SETUP) venv

@@ -55,8 +55,7 @@ def bake(plan: Plan, percent: int, since: datetime, probed: evidence.Probing) ->
         say(f"{percent} % for {elapsed.total_seconds():.0f} s: {judgement.word} ({judgement.because})")
         if decision != "wait":
             return window, decision, f"at {percent} %: {judgement.word}, {judgement.because}"
-        if elapsed > rollout.LEASE / 2:
-            traffic.renew(plan)
+        traffic.keep_the_wheel(plan)
 
 
 def _steps(windows: tuple[Window, ...]) -> str:

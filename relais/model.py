@@ -376,7 +376,6 @@ class Pushed(Value):
     ref: str  # name:tag
     digest: str  # sha256:... as the registry says it
     pinned: str  # name@digest: what is deployed
-    platforms: tuple[str, ...] = ()  # digests of the platform manifests, where `digest` names an index
     size: int = 0  # bytes in the registry (compressed)
     seconds: float = 0.0
     findings: tuple[Finding, ...] = ()

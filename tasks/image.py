@@ -104,7 +104,7 @@ def _expected(wanted: Build, log: str, layers: tuple[Layer, ...], *, cached: boo
         said = found_in(text, log) or found_in(text, commands)
         outcome: Outcome = "passed" if said else "not proven" if cached else "failed"
         detail = "said" if said else "not said by this build: its step came from the cache" if cached else "is not in the build's log"
-        yield Finding(name=f"build log: {text}", kind="image", outcome=outcome, detail=detail, required=False)
+        yield Finding(name=f"build log: {text}", kind="image", outcome=outcome, detail=detail, required=outcome == "failed")
 
 
 @effect("push image", retries=2, delays=(2.0, 10.0))
@@ -113,6 +113,10 @@ def push(plan: Plan, built: Built) -> Pushed:
     engine, begun, file = Engine.connect(), time.monotonic(), plan.file
     registry = ArtifactRegistry(file.project, file.region)
     sent = engine.push(built.ref, auth=registry.auth(built.ref), timeout=file.push.timeout.total_seconds(), on_line=_shown("push"))
+    there = engine.manifest(built.ref, auth=registry.auth(built.ref))
+    if there.digest != sent.digest or built.platform not in there.platforms:
+        what = f"the registry has {there.digest[:19]} for {', '.join(there.platforms)} under {plan.tag}, and {sent.digest[:19]} was pushed"
+        raise StepFailed(what, where=built.ref, remedy="somebody pushed the same tag meanwhile: release again")
     by_tag = registry.image_by_tag(file.repository, file.service, plan.tag)
     by_digest = registry.image_by_digest(file.repository, file.service, sent.digest)
     if by_tag is None or by_digest is None or by_tag.digest != sent.digest:

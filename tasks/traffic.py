@@ -98,10 +98,15 @@ def hold(plan: Plan, because: str) -> str:
     return because
 
 
-@effect("keep the wheel", retries=2)
-def renew(plan: Plan) -> None:
-    """Prolong the lease when less than half of it is left."""
-    _drive(plan.service, lambda serving: rollout.renew(serving, plan.wheel, datetime.now(UTC)))
+def keep_the_wheel(plan: Plan) -> None:
+    """Look whether it is still ours, and prolong the lease when less than half of it is left; an outage is waited out.
+
+    A plain function: it runs at every look, and as a task would fill the run's page.
+    """
+    try:
+        _drive(plan.service, lambda serving: rollout.renew(serving, plan.wheel, datetime.now(UTC)))
+    except Unavailable as outage:
+        say(f"who drives cannot be read right now: {outage.what}", level=logging.WARNING)
 
 
 @effect("take the wheel", retries=2)

@@ -27,7 +27,7 @@ def what_serves(plan: Plan, pushed: Pushed) -> tuple[Finding, ...]:
     serving = run.read(plan.service)
     wanted = Split().giving(plan.revision, 100)
     image = next((r.image for r in run.revisions(plan.service) if r.name == plan.revision), "")
-    findings = tuple(contract.serves_findings(serving.split, wanted, image.partition("@")[2], pushed.digest, pushed.platforms))
+    findings = tuple(contract.serves_findings(serving.split, wanted, image.partition("@")[2], pushed.digest))
     for finding in findings:
         say(str(finding))
     if red := blocking(findings):

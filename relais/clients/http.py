@@ -1,8 +1,11 @@
 """HTTP, asked: one request, one answer; a server that cannot be reached is an answer too, because the contract decides."""
 
 import json
+import socket
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
@@ -11,6 +14,7 @@ import httpx
 
 LIMIT: Final = 2_000_000  # bytes of a body that are kept
 _CONNECT: Final = 10.0
+_GRACE: Final = 0.2  # seconds after which a connection is cut that no bound of httpx has ended
 _LOOPBACK: Final = ("all://127.0.0.1", "all://localhost", "all://*.localhost", "all://[::1]")
 
 
@@ -39,6 +43,7 @@ class Http:
     """A client that follows no redirect, and reaches this machine without a proxy."""
 
     def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
         self._client = httpx.Client(mounts=dict.fromkeys(_LOOPBACK), headers={"user-agent": "relais"})
 
     def __enter__(self) -> Self:
@@ -66,13 +71,39 @@ class Http:
         sent = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
         content = body.encode() if isinstance(body, str) else body
         limits = httpx.Timeout(timeout, connect=min(timeout, _CONNECT))
+        more: dict[str, Any] = {"trace": self._opened}
         try:
-            with self._client.stream(method, url, headers=sent, json=json, content=content, timeout=limits) as response:
+            with (
+                self._deadline(timeout),
+                self._client.stream(method, url, headers=sent, json=json, content=content, timeout=limits, extensions=more) as response,
+            ):
                 kept, cut, late = _read(response, begun + timeout)
                 error = f"the answer was not complete after {timeout:g} s" if late else None
                 return Answer(response.status_code, dict(response.headers), kept, _since(begun), error, cut)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:
-            return Answer(0, seconds=_since(begun), error=_why(problem, timeout))
+            late = time.monotonic() - begun >= timeout
+            return Answer(0, seconds=_since(begun), error=f"no answer within {timeout:g} s" if late else _why(problem, timeout))
+
+    def _opened(self, event: str, info: Mapping[str, Any]) -> None:
+        """Remembers the sockets of this client (httpcore's trace extension)."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._sockets.append(info["return_value"].get_extra_info("socket"))
+
+    @contextmanager
+    def _deadline(self, timeout: float) -> Iterator[None]:
+        """Nothing outlasts `timeout`: httpx bounds each read, and a server that drips its headers would never end."""
+        timer = threading.Timer(timeout + _GRACE, self._hang_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _hang_up(self) -> None:
+        for opened in self._sockets:
+            with suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)
 
 
 def _read(response: httpx.Response, deadline: float) -> tuple[bytes, bool, bool]:
@@ -84,7 +115,7 @@ def _read(response: httpx.Response, deadline: float) -> tuple[bytes, bool, bool]
             return bytes(kept[:LIMIT]), True, False
         if time.monotonic() > deadline:
             return bytes(kept), False, True
-    return bytes(kept), False, False
+    return bytes(kept), False, time.monotonic() > deadline
 
 
 def _since(begun: float) -> float:

@@ -47,7 +47,7 @@ def test_a_final_answer_is_denied(error: Exception) -> None:
 def test_somebody_elses_write_in_between_is_a_conflict(error: Exception) -> None:
     found = ours(error, "service app")
     assert type(found) is Conflict
-    assert "read again" in found.remedy
+    assert "look at who" in found.remedy
 
 
 def test_what_is_not_there_is_missing_which_is_a_refusal() -> None:

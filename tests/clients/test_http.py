@@ -29,6 +29,7 @@ class Handler(BaseHTTPRequestHandler):
             "/never": self.never,
             "/cut": self.cut,
             "/endless": self.endless,
+            "/drip": self.drip,
         }
         answers[self.path]()
 
@@ -51,6 +52,16 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"only this")
         self.close_connection = True
+
+    def drip(self) -> None:
+        """A header that never ends, a byte at a time."""
+        try:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            for _ in range(100):
+                self.wfile.write(b"x")
+                time.sleep(0.05)
+        except OSError:
+            self.close_connection = True
 
     def endless(self) -> None:
         self.send_response(200)
@@ -121,7 +132,7 @@ def test_a_server_that_is_not_there_is_an_answer_with_an_error(free_port: Callab
 
 @pytest.mark.parametrize(
     ("path", "error"),
-    [("/never", "no answer within 0.5 s"), ("/endless", "the answer was not complete after 0.5 s")],
+    [("/never", "no answer within 0.5 s"), ("/drip", "no answer within 0.5 s"), ("/endless", "the answer was not complete after 0.5 s")],
 )
 def test_no_answer_takes_longer_than_its_limit(server: str, path: str, error: str) -> None:
     begun = time.monotonic()

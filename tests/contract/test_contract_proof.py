@@ -5,7 +5,7 @@ import pytest
 from relais.contract import serves_findings
 from relais.model import Share, Split
 
-INDEX, PLATFORM, OTHER = (f"sha256:{digit * 64}" for digit in "123")
+BUILT, OTHER = (f"sha256:{digit * 64}" for digit in "12")
 
 
 def split(**shares: int) -> Split:
@@ -13,28 +13,23 @@ def split(**shares: int) -> Split:
 
 
 DIGESTS = [
-    pytest.param(INDEX, INDEX, "passed", id="the same"),
-    pytest.param(PLATFORM, INDEX, "passed", id="the platform's manifest of the index that was built"),
-    pytest.param(OTHER, INDEX, "failed", id="another"),
-    pytest.param("", INDEX, "not proven", id="what serves is named by tag"),
-    pytest.param(INDEX, "", "not proven", id="what was built is not known"),
+    pytest.param(BUILT, BUILT, "passed", id="the same"),
+    pytest.param(OTHER, BUILT, "failed", id="another"),
+    pytest.param("", BUILT, "not proven", id="what serves is named by tag"),
+    pytest.param(BUILT, "", "not proven", id="what was built is not known"),
 ]
 
 
 @pytest.mark.parametrize(("serving", "built", "outcome"), DIGESTS)
-def test_the_digest_that_serves_is_compared_in_both_its_forms(serving: str, built: str, outcome: str) -> None:
-    digest, _ = serves_findings(split(new=100), split(new=100), serving, built, [PLATFORM])
+def test_the_digest_that_serves_is_compared_with_the_one_built(serving: str, built: str, outcome: str) -> None:
+    digest, _ = serves_findings(split(new=100), split(new=100), serving, built)
     assert (digest.outcome, digest.kind, digest.required) == (outcome, "proof", True)
 
 
-def test_a_platform_digest_counts_only_for_the_index_that_holds_it() -> None:
-    assert serves_findings(split(new=100), split(new=100), PLATFORM, INDEX)[0].outcome == "failed"
-
-
 def test_the_split_is_compared_whatever_its_order() -> None:
-    assert serves_findings(split(a=90, b=10), split(b=10, a=90), INDEX, INDEX)[1].outcome == "passed"
+    assert serves_findings(split(a=90, b=10), split(b=10, a=90), BUILT, BUILT)[1].outcome == "passed"
 
 
 def test_another_split_fails_and_says_who_serves() -> None:
-    finding = serves_findings(split(old=100), split(new=100), INDEX, INDEX)[1]
+    finding = serves_findings(split(old=100), split(new=100), BUILT, BUILT)[1]
     assert (finding.outcome, finding.detail) == ("failed", "asked for new 100 %; old 100 % serves")

@@ -34,6 +34,15 @@ def shop_image(registry: str, base_image: str, engine: docker.DockerClient, tmp_
 
 
 OpenShop = Callable[[Path, pytest.MonkeyPatch], Team]
+_opened: list[Team] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shut() -> Iterator[None]:
+    """No service outlives its module: with two followers a container, an Engine would run out of inotify watches."""
+    yield
+    while _opened:
+        _opened.pop().close()
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +56,7 @@ def open_shop(cloud: Any, prefect_server: str, shop_image: str, base_image: str)
         environment.setenv("RELAIS_BY", "Tester")
         environment.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
         made = Team(folder / "shop", clients, shop_image, base_image, folder / "home", prefect_server)
+        _opened.append(made)
         made.lay_out()
         return made
 
@@ -60,9 +70,11 @@ def environment(team: Team) -> str:
 
 
 @pytest.fixture
-def team(open_shop: OpenShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Team:
+def team(open_shop: OpenShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Team]:
     """A team with a repository, its remote, and a service name that no other test uses; nothing serves yet."""
-    return open_shop(tmp_path, monkeypatch)
+    made = open_shop(tmp_path, monkeypatch)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A small team's repository and service, and the words in which these tests speak of a release."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -15,6 +16,7 @@ from typing import Any
 import grpc
 import httpx
 import yaml
+from google.api_core.exceptions import NotFound
 from google.cloud import artifactregistry_v1, run_v2
 from prefect.client.schemas.objects import State
 
@@ -209,6 +211,11 @@ class Team:
         found = self.get()
         kept = {name: text for name, text in found.annotations.items() if name != rollout.ANNOTATION}
         self._update(run_v2.Service(name=found.name, annotations=kept), "annotations")
+
+    def close(self) -> None:
+        """The service goes, and its containers with it; that it is not there is no error."""
+        with contextlib.suppress(NotFound):
+            self.clients.services.delete_service(name=self.service.full, timeout=CALL)
 
     def _update(self, wanted: run_v2.Service, *paths: str) -> run_v2.Service:
         request = {"service": wanted, "update_mask": {"paths": list(paths)}}

@@ -22,9 +22,9 @@ def web_image(registry: str, base_image: str, engine: docker.DockerClient, tmp_p
         engine.images.remove(str(image.id), force=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cloud(registry: str, web_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """A local cloud for the whole session: start-up budget 3 s."""
+    """A local cloud for the tests of one file: start-up budget 3 s."""
     made = Cloud(tmp_path_factory.mktemp("run") / "state", registry, web_image, ("--startup-seconds", "3"))
     made.start()
     try:
