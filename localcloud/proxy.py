@@ -5,7 +5,6 @@ Answers of the front end: https://cloud.google.com/run/docs/troubleshooting#serv
 
 import asyncio
 import contextlib
-import datetime
 import html
 import logging
 import os
@@ -14,7 +13,6 @@ import socket
 import time
 import zlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import web
@@ -23,6 +21,7 @@ from multidict import CIMultiDict
 from localcloud import failures, websocket
 from localcloud.blueprint import Blueprint
 from localcloud.entries import request_entry
+from localcloud.exchange import Exchange
 from localcloud.instances import Fleet, Instance
 from localcloud.logs import LogStore
 from localcloud.naming import ServiceName
@@ -47,26 +46,6 @@ _NOT_AUTHENTICATED = (
     "Read more at https://cloud.google.com/run/docs/securing/authenticating Additional troubleshooting documentation can be found at: "
     "https://cloud.google.com/run/docs/troubleshooting#401"
 )
-
-
-@dataclass
-class Exchange:
-    """One request on its way, as its log entry will tell it."""
-
-    request: web.BaseRequest
-    service: ServiceName
-    url: str
-    trace: str
-    span: str
-    blueprint: Blueprint | None = None
-    instance: str = ""
-    status: int = 0
-    sent: int = 0
-    received: int = 0
-    remark: str = ""
-    broken_off: bool = False  # by the client, before its request was whole
-    started: float = field(default_factory=time.monotonic)
-    at: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
 
 class Proxy:

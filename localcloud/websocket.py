@@ -1,15 +1,14 @@
 """WebSockets through the proxy: both ends are spoken to as a WebSocket, and messages, pings and close codes are passed on."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 from aiohttp import WSMsgType, web
 from multidict import CIMultiDict
 from yarl import URL
 
-if TYPE_CHECKING:
-    from localcloud.proxy import Exchange
+from localcloud.exchange import Exchange
 
 _HANDSHAKE = {"sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-protocol"}
 
@@ -28,7 +27,7 @@ def target(request: web.BaseRequest, port: int) -> URL:
     return URL(f"http://127.0.0.1:{port}{path}", encoded=True)
 
 
-async def relay(exchange: "Exchange", session: aiohttp.ClientSession, port: int, headers: CIMultiDict[str]) -> web.StreamResponse:
+async def relay(exchange: Exchange, session: aiohttp.ClientSession, port: int, headers: CIMultiDict[str]) -> web.StreamResponse:
     """Open the instance's side first (it may refuse), then ours, and pass messages until one side closes."""
     request = exchange.request
     if not web.WebSocketResponse().can_prepare(request):
@@ -57,7 +56,7 @@ async def relay(exchange: "Exchange", session: aiohttp.ClientSession, port: int,
         return outer
 
 
-async def _pump(source: Any, sink: Any, exchange: "Exchange", *, inward: bool) -> None:
+async def _pump(source: Any, sink: Any, exchange: Exchange, *, inward: bool) -> None:
     while True:
         message = await source.receive()
         size = len(message.data) if isinstance(message.data, (str, bytes, bytearray)) else 0
