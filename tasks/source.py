@@ -1,7 +1,11 @@
 """The team's repository: opened where it is or cloned, fetched, and held against what the release file demands of Git."""
 
+import os
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
+from relais.clients.build_context import context_files
 from relais.clients.git import Repository
 from relais.config import BUILD_TAG, Changes, home, load
 from relais.errors import BadInput, RelaisError
@@ -46,6 +50,7 @@ def sync(app: App) -> Source:
         )  # fmt: skip
     findings.append(_branch(repo, app, branch, commit))
     findings.append(_clean(repo, rules.clean))
+    findings += _in_the_image(repo, app)
     findings += _pushed(repo, rules.branch, commit, rules.pushed)
     findings += [_contains(repo, wanted, commit) for wanted in rules.commits]
     log = tuple(repo.log(10))
@@ -84,8 +89,31 @@ def _clean(repo: Repository, required: bool) -> Finding:
     dirty = [path for path in repo.dirty() if path != BUILD_TAG]  # a release writes it
     if not dirty:
         return _finding("clean tree", "passed", "no tracked file is changed")
-    shown = ", ".join(dirty[:5]) + (f" and {len(dirty) - 5} more" if len(dirty) > 5 else "")
-    return _finding("clean tree", "failed", f"changed and not committed: {shown} (commit or stash first)", required=required)
+    return _finding("clean tree", "failed", f"changed and not committed: {_some(dirty)} (commit or stash first)", required=required)
+
+
+def _in_the_image(repo: Repository, app: App) -> list[Finding]:
+    """What the builder gets and no commit holds: untracked files are red, ignored ones (a built front end) are counted."""
+    build, root = app.file.build, Path(app.root)
+    if build is None:
+        return []
+    try:
+        names = context_files(root / build.context, str((root / build.dockerfile).absolute()))
+    except RelaisError:  # the gates say what is wrong with Dockerfile and context
+        return []
+    files = {os.path.normpath(os.path.join(build.context, name)) for name in names}
+    files = {name for name in files if not any(fnmatch(name, written) for written in app.file.written_by_releases)}
+    findings = []
+    if unknown := sorted(files & set(repo.untracked())):
+        detail = f"would enter the image, and no commit has them: {_some(unknown)} (commit them, or name them in .dockerignore)"
+        findings.append(_finding("untracked files", "failed", detail, required=app.file.preflight.git.clean))
+    if ignored := sorted(repo.ignored_in(sorted(files))):
+        findings.append(_finding("ignored files", "passed", f"{len(ignored)} that Git ignores enter the image: {_some(ignored)}"))
+    return findings
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _pushed(repo: Repository, branch: str, commit: Commit, required: bool) -> list[Finding]:

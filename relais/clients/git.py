@@ -181,6 +181,10 @@ class Repository:
                 next(entries, None)  # the name it had before
         return tuple(sorted(paths))
 
+    def untracked(self) -> tuple[str, ...]:
+        """Files that Git neither tracks nor ignores."""
+        return _paths(self._git("ls-files", "--others", "--exclude-standard", "-z"))
+
     def ignored_in(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Those of these files that Git ignores: they enter an image without being in any commit."""
         wanted = "\0".join(paths)

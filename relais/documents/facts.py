@@ -152,13 +152,15 @@ class Facts:
 
     @cached_property
     def put_back(self) -> "Back | None":
-        """What took the candidate's traffic away again, if it had any."""
-        had = False
+        """What took the candidate's traffic away again, if it had any; the last word, where a person had it after the release."""
+        had, back = False, None
         for move in self.moves:
             share = move.split.percent(self.revision)
             if had and not share:
-                return Back(move.split, move.at, move.because)
+                back = Back(move.split, move.at, move.because)
             had = had or share > 0
+        if back is not None:
+            return back
         if self.state != "RolledBack" or not self.plan:
             return None
         return Back(self.plan.stable, None, self.record.verdict.because if self.record.verdict else self.record.summary)

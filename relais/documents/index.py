@@ -74,8 +74,10 @@ def _restate(lines: Lines, shape: "Table | Sections", facts: Facts, language: La
     stated = {newest_first[ours]: ARCHIVED if facts.promoted and overtaken else active if facts.promoted else _status(facts)}
     if facts.promoted and not overtaken:
         stated |= {entry: ARCHIVED for entry in found if entry.active and not entry.ours}
-    if facts.state == "RolledBack" and not any(entry.active and not entry.ours for entry in found):
-        stated |= {entry: active for entry in _serving_again(newest_first, facts)}
+    if facts.state == "RolledBack" and not overtaken:
+        again = _serving_again(newest_first, facts)
+        stated |= {entry: ARCHIVED for entry in found if again and entry.active and not entry.ours}
+        stated |= {entry: active for entry in again}
     for entry, status in stated.items():
         if entry.line >= 0 and entry.status != status:
             line = lines[entry.line]

@@ -6,7 +6,7 @@ from released import AT_ONCE, BUILD_FAILED, CANARY_MOVES, HELD, KILLED, OLD, PLA
 
 from relais import documents
 from relais.documents.words import block, cell, code, duration, inline, size
-from relais.model import Commit, Move, Record
+from relais.model import Commit, Move, Record, Revision
 
 HEAD = "| Date | Révision | Image Tag | Description | Statut |\n|---|---|---|---|---|\n"
 BEFORE = HEAD + f"| 2025-10-09 | `{OLD}` | `t3b` | Phase 3b | ✅ Active (100%) |\n| 2025-10-07 | `socle` | `t0` | Socle | ⏸️ Archived |\n"
@@ -28,6 +28,13 @@ def later(record: Record) -> Record:
 
 
 # -- the index
+
+
+def test_a_person_who_goes_back_to_a_revision_by_name_makes_it_the_active_one() -> None:
+    moves = (*ROLLED_BACK.moves, Move(at=at(60), split=pinned(("socle", 100)), because="by hand"))
+    by_hand = ROLLED_BACK.plus(moves=moves, revisions=(Revision(name="socle", ready=True, percent=100),))
+    assert statuses(index(BEFORE, by_hand)) == ["↩️ Rolled back", "⏸️ Archived", "✅ Active (100%)"]
+    assert "socle" in documents.report(by_hand, "fr").decode().partition("## Rollback")[2]
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,11 @@ def dirty(team: Team) -> None:
     team.write("app.py", "# changed, and not committed\n")
 
 
+def untracked(team: Team) -> None:
+    team.commit("chore: the builder gets more", {".dockerignore": "*\n!app.py\n!extra.py\n"})
+    team.write("extra.py", "# never committed\n")
+
+
 def unpushed(team: Team) -> None:
     team.commit("feat: not pushed yet", {"app.py": "# a\n"}, push=False)
 
@@ -133,6 +138,7 @@ def without_engine(team: Team) -> None:
 
 GATES = {
     "a dirty tree": (dirty, "Refused", r"app\.py"),
+    "a file of the image that no commit has": (untracked, "Refused", r"untracked files: would enter the image, .*extra\.py.*commit them"),
     "a commit that is not pushed": (unpushed, "Refused", r"1 commit not on origin/main: git push origin main"),
     "a wrong branch": (on_another_branch, "Refused", r"on spike, and [0-9a-f]{7} is not on main"),
     "a missing Dockerfile": (without_dockerfile, "Refused", r"Dockerfile: there is no such file.*set build.dockerfile"),
