@@ -17,7 +17,7 @@ from tasks.logbook import Logbook
 
 @flow(name="promote", flow_run_name="{service.name}", task_runner=SIDE_BY_SIDE)
 def promote(service: ServiceName, because: str = "by hand") -> State[Any]:
-    """Take the candidate that a release left at 0 %, or held at a step, to 100 %, with the same canary and the same proofs.
+    """Take the candidate that a release left at 0 % through its canary to 100 %, or one that it held at a step there at once.
 
     Args:
         service: The Cloud Run service: project, region and name.
@@ -25,12 +25,12 @@ def promote(service: ServiceName, because: str = "by hand") -> State[Any]:
     """
     held = traffic.held(service)
     log = Logbook.find(held.release)
+    plan, pushed, candidate = log.record.plan, log.record.push, log.record.deploy
+    if plan is None or pushed is None or candidate is None:
+        what = f"the record of {held.release} does not say what was deployed"
+        raise Refused(what, where=str(service), remedy="end it with the rollback deployment, then release the commit again")
+    wheel = traffic.take_over(service, f"promote {flow_run.get_id()}", seen=held)  # until it is ours, the record is somebody else's
     with story(log):
-        plan, pushed, candidate = log.record.plan, log.record.push, log.record.deploy
-        if plan is None or pushed is None or candidate is None:
-            what = f"the record of {held.release} does not say what was deployed"
-            raise Refused(what, where=str(service), remedy="release the commit again")
-        wheel = traffic.take_over(service, f"promote {flow_run.get_id()}")
         plan = plan.model_copy(update={"wheel": wheel})
         log.saw(plan=plan)
         say(f"taking {candidate.revision} further: {because}")

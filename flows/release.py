@@ -103,16 +103,15 @@ def ended(log: Logbook, plan: Plan, verdict: Verdict, guard: traffic.Guard) -> N
         finish = plan.file.canary.finish if plan.file.canary else "as-before"
         settled = traffic.finish_first(plan) if plan.first else traffic.finish(plan, planning.follows_latest(plan.stable, finish))
         guard.stands("promoted")
-        log.saw(revisions=validation.revisions(plan), metrics=validation.metrics_after(plan))
         log.ends("Promoted", f"{plan.revision} serves 100 %: {verdict.because}; {settled}")
+        log.saw(metrics=validation.metrics_after(plan))
     elif verdict.word == "held":
         guard.stands(traffic.hold(plan, verdict.because))
-        log.saw(revisions=validation.revisions(plan))
         log.ends("Held", f"{verdict.because}; the promote or the rollback deployment ends it", well=False)
     else:
         if not log.is_back:  # the move first: a subflow waits for Prefect's server, and users do not
             log.moved(traffic.restore(plan.service, plan.wheel, plan.stable, verdict.because))
         log.did("rollback", rollback, plan.service, because=verdict.because)
         guard.stands("rolled back")
-        log.saw(revisions=validation.revisions(plan))
         log.ends("RolledBack", f"{plan.stable} serves again, and traffic is pinned to it; {verdict.because}", well=False)
+    log.saw(revisions=validation.revisions(plan))

@@ -13,7 +13,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from relais.clients.git import Repository
 from relais.config import load
-from relais.errors import BadInput, Lost, Refused, RelaisError
+from relais.errors import BadInput, Lost, Overtaken, Refused, RelaisError
 from tasks import documents, traffic, validation
 from tasks.effects import hang_up_like_terminate, say
 from tasks.logbook import Logbook
@@ -38,12 +38,13 @@ def story(log: Logbook) -> Iterator[Logbook]:
     with log.opened():
         try:
             yield log
-        except (Refused, BadInput) as no:
-            log.ends("Refused", said(no), no)
+        except Overtaken as other:  # whoever drives now keeps the record and tells the end
+            log.hand_over()
+            log.ends("Interrupted", str(other), other)
         except Lost as foreign:  # a person, or another run, decides now: what they wrote stays written
             log.ends("Held", str(foreign), foreign)
         except RelaisError as problem:
-            log.ends("RolledBack" if put_back(log) else "Failed", said(problem), problem)
+            log.ends(word(log, problem), said(problem), problem)
         except Exception as bug:
             put_back(log)
             log.ends("Failed", f"{type(bug).__name__}: {said(bug)}", bug)
@@ -51,6 +52,13 @@ def story(log: Logbook) -> Iterator[Logbook]:
         except BaseException as signal:  # TerminationSignal, KeyboardInterrupt: the guard has done its work, or had none
             after = " ".join(getattr(signal, "__notes__", ())) or "traffic was not touched"
             log.ends("Interrupted", f"the run was ended from outside ({type(signal).__name__}); {after}", signal)
+
+
+def word(log: Logbook, problem: RelaisError) -> str:
+    """What an error makes of a run: Refused is for what came before anything outside had changed."""
+    if isinstance(problem, Refused | BadInput) and log.record.deploy is None:
+        return "Refused"
+    return "RolledBack" if put_back(log) else "Failed"
 
 
 def said(error: Exception) -> str:

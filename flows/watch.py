@@ -1,5 +1,6 @@
 """The scheduled watch: finish what a dead release left behind."""
 
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ from prefect.states import Completed
 from pydantic import BaseModel, Field
 
 from relais import rollout
-from relais.errors import RelaisError
+from relais.errors import Conflict, RelaisError
 from relais.model import Serving
 from tasks import documents, traffic, validation
 from tasks.effects import say
@@ -41,13 +42,20 @@ def watch(places: list[Place]) -> State[Any]:
     """
     done, trouble = [], []
     for place in places:
-        for serving in traffic.rollouts(place.project, place.region):
+        try:
+            found = traffic.rollouts(place.project, place.region)
+        except RelaisError as problem:  # the other places are looked at all the same
+            trouble.append(f"{place}: {problem}")
+            continue
+        for serving in found:
             try:
                 if word := attend(serving):
                     done.append(f"{serving.service.name}: {word}")
+            except Conflict as busy:  # somebody drives it, then
+                say(str(busy))
             except RelaisError as problem:
                 trouble.append(f"{serving.service.name}: {problem}")
-                say(trouble[-1], level=40)
+                say(trouble[-1], level=logging.ERROR)
     if trouble:
         raise RelaisError("; ".join(trouble), remedy="the next watch tries again")
     return Completed(message="; ".join(done) or "nothing to do")
@@ -61,14 +69,14 @@ def attend(serving: Serving) -> str:
         return ""
     owner = f"watch {flow_run.get_id()}"
     # A fresh release ends whoever serves by now; in a rollout, what somebody else wrote is told and never undone.
-    wheel = traffic.take_over(serving.service, owner, foreign=action == "finish")
+    wheel = traffic.take_over(serving.service, owner, foreign=action == "finish", seen=found)
     if action == "restore":
-        traffic.restore(serving.service, wheel, found.stable, f"the driver of {found.release} is gone")
-        validation.serves(serving.service, found.stable)
+        traffic.restore(serving.service, wheel, found.owed, f"the driver of {found.release} is gone")
+        validation.serves(serving.service, found.owed)
     traffic.release_lock(serving.service, wheel)
     if action != "finish":
         written(found, action)
-    done = {"restore": f"{found.stable} serves again", "release": "the lock is free again", "finish": "the fresh release was looked after"}
+    done = {"restore": f"{found.owed} serves again", "release": "the lock is free again", "finish": "the fresh release was looked after"}
     return done[action]
 
 
@@ -77,7 +85,7 @@ def written(found: rollout.Rollout, action: str) -> None:
     log = Logbook.of(found.release)
     if log is None:
         return
-    serves = f"{found.stable} serves again" if action == "restore" else "no user was moved"
+    serves = f"{found.owed} serves again" if action == "restore" else "no user was moved"
     summary = f"its driver died in the phase {found.phase}; {serves}"
     log.ends("RolledBack" if action == "restore" else "Interrupted", summary, well=False)
     log.did("documents", documents.write, log.record)

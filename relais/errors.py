@@ -5,7 +5,8 @@
     |-- Refused             a gate said no before anything outside changed
     |   `-- Locked          somebody else's rollout holds the service
     |-- StepFailed          a step of the release did its work and the answer is no (a build, a start, a contract)
-    |-- Lost                the wheel is somebody else's now: a foreign write, a newer owner
+    |-- Lost                the service is not as this run wrote it: a foreign split, an annotation that is gone
+    |   `-- Overtaken       another run drives this rollout now
     |-- Unavailable         an outage: the only error that is retried
     |-- Denied              the outside said no for good: permission, policy, what was asked for
     |   `-- Missing         there is no such thing
@@ -56,6 +57,10 @@ class StepFailed(RelaisError):
 
 class Lost(RelaisError):
     """The wheel is somebody else's: traffic or owner are not what this process wrote last, so it writes nothing."""
+
+
+class Overtaken(Lost):
+    """Another run took the wheel: it drives the rollout and tells its end, and this one writes nothing any more."""
 
 
 class Unavailable(RelaisError):

@@ -181,7 +181,7 @@ def draw(
     changes = tuple(c.model_dump() for c in file.release.changes) or tuple({"title": str(c), "items": []} for c in source.since[:30])
     return Plan(
         id=record.id,
-        wheel=Wheel(owner=record.run or record.id),
+        wheel=wheel(record, serving),
         started=record.started,
         by=by,
         service=app.service,
@@ -212,6 +212,12 @@ def draw(
         findings=findings,
         medians=medians,
     )
+
+
+def wheel(record: Record, serving: Serving) -> Wheel:
+    """This run's own, one epoch above the last rollout's: a run that is retried is another driver than its first attempt."""
+    last = read(serving)
+    return Wheel(owner=record.run or record.id, epoch=last.epoch + 1 if last else 1)
 
 
 def unsupported(file: ReleaseFile) -> Iterator[Line]:

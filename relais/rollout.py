@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from relais.config import Canary, duration
-from relais.errors import Locked, Lost, Refused
-from relais.model import LATEST, Judgement, Plan, ServiceName, Serving, Split, Target, Value, Wheel, Window
+from relais.errors import Conflict, Locked, Lost, Overtaken, Refused
+from relais.model import LATEST, Judgement, Plan, ServiceName, Serving, Share, Split, Target, Value, Wheel, Window
 
 ANNOTATION = "relais.dev/rollout"
 STAMP_RELEASE = "relais.dev/release"  # on the candidate's revision: which release made it
@@ -57,6 +57,13 @@ class Rollout(Value):
     def wheel(self) -> Wheel:
         return Wheel(owner=self.owner, epoch=self.epoch)
 
+    @property
+    def owed(self) -> Split:
+        """What an orphan goes back to: the recorded split, or what was being put back already (a person may have named another)."""
+        if self.phase != "restoring" or LATEST in self.written:
+            return self.stable
+        return Split(shares=tuple(Share(revision=name, percent=part) for name, part in self.written.items()))
+
 
 class Write(Value):
     """One UpdateService of exactly `traffic` and `annotations`, on the read whose etag it carries."""
@@ -91,6 +98,8 @@ def require_free(serving: Serving, now: datetime) -> None:
         return
     if held.phase == "held":
         how = "end it with the promote or the rollback deployment"
+    elif serving.asked != held.written:
+        how = "somebody else moved traffic meanwhile, so only a person ends it: with the rollback deployment, which asks who should serve"
     elif held.lease_until > now:
         how = f"wait for it, or cancel its run; its lease ends at {_clock(held.lease_until)}"
     else:
@@ -112,7 +121,7 @@ def fence(serving: Serving, wheel: Wheel) -> Rollout:
             remedy="look at who serves, then use the rollback deployment; nothing was written",
         )
     if mine.wheel != wheel:
-        raise Lost(
+        raise Overtaken(
             f"the rollout of {mine.release} is driven by {mine.owner} (epoch {mine.epoch}) now, not by {wheel.owner} (epoch {wheel.epoch})",
             where=str(serving.service),
             remedy="nothing was written; follow the run that drives it",
@@ -121,7 +130,7 @@ def fence(serving: Serving, wheel: Wheel) -> Rollout:
         raise Lost(
             f"somebody else moved traffic: it is {_shares(serving.asked)}, and this rollout wrote {_shares(mine.written)}",
             where=str(serving.service),
-            remedy="nothing was written over it; use the promote or the rollback deployment when it is clear who should serve",
+            remedy="nothing was written over it; when it is clear who should serve, name that revision to the rollback deployment",
         )
     return mine
 
@@ -160,14 +169,18 @@ def move(serving: Serving, wheel: Wheel, split: Split, phase: Phase, now: dateti
     return _next(serving, mine, split, phase, now, step=mine.step if step is None else step)
 
 
-def take_over(serving: Serving, owner: str, now: datetime, *, foreign: bool = False) -> Write:
+def take_over(serving: Serving, owner: str, now: datetime, *, foreign: bool = False, seen: Rollout | None = None) -> Write:
     """The write by which `owner` gets the wheel, at the next epoch, while the split stays as it is.
 
-    A split that somebody else wrote is not taken over, but by a person's word (`foreign`).
+    A split that somebody else wrote is not taken over, but by a person's word (`foreign`); and a rollout that is not the
+    one that was decided on (`seen`) any more, because its driver came back or another one began, is left to whoever drives it.
     """
     held = read(serving)
     if held is None:
         raise Refused("no rollout is recorded on the service", where=str(serving.service), remedy="there is nothing to take over")
+    if seen is not None and held != seen and held.owner != owner:
+        what = f"{held.owner} has written since it was looked at: the rollout of {held.release} is {held.phase}"
+        raise Conflict(what, where=str(serving.service), remedy="nothing was written; look again")
     if not foreign and serving.asked != held.written:
         fence(serving, held.wheel)
     lease = {"lease_until": now + LEASE, "written": serving.asked}
@@ -184,9 +197,9 @@ def adopt(serving: Serving, owner: str, now: datetime) -> Write:
 
 
 def renew(serving: Serving, wheel: Wheel, now: datetime) -> Write | None:
-    """The write that prolongs the lease, once less than half of it is left; None before."""
+    """The write that prolongs the lease of who is on the way forward, once less than half of it is left; None before."""
     mine = fence(serving, wheel)
-    if mine.lease_until - now > LEASE / 2:
+    if mine.phase not in ("deploying", "verifying", "rolling") or mine.lease_until - now > LEASE / 2:
         return None
     return _as_it_stands(serving, mine.model_copy(update={"seq": mine.seq + 1, "lease_until": now + LEASE}))
 

@@ -38,6 +38,8 @@ class Logbook:
     def __init__(self, record: Record) -> None:
         self.record = record
         self.well = True  # whether the state that it ended with is one to be glad of
+        self.over = False  # whether this run's last word has been said
+        self._ours = True  # whether the record's file is this run's to write
         self._medians: dict[str, float] = {}
         self._page: UUID | None = None  # the record's artifact, once it is there
 
@@ -127,18 +129,27 @@ class Logbook:
             _open.reset(token)
 
     def ends(self, state: str, summary: str, problem: BaseException | None = None, *, well: bool = True) -> None:
-        """The last word of this run; `well` makes it a green one."""
+        """The last word of this run; `well` makes it a green one. What was decided stays, whatever ends the run after it."""
+        if self.over:
+            say(f"{state}, and too late to change anything: {summary}", level=logging.WARNING)
+            return
+        self.over = True
         self.well = well and problem is None
         seen: dict[str, Any] = {"state": state, "summary": summary, "ended": datetime.now(UTC)}
         if problem is not None:
             seen["problem"] = Problem.of(problem)
         self.saw(**seen)
 
+    def hand_over(self) -> None:
+        """Another run goes on with this release: the record's file is its own from here on."""
+        self._ours = False
+
     def save(self) -> None:
         """The record as a file, whole or not at all, and as an artifact of the run."""
         text = self.record.model_dump_json(indent=1)
         try:
-            write_whole(_path(self.record.id), text.encode())
+            if self._ours:
+                write_whole(_path(self.record.id), text.encode())
         except OSError as problem:
             self._cannot_keep(problem)
         if flow_run.get_id():

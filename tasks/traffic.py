@@ -1,7 +1,9 @@
 """Who serves how much: shift, promote, restore, and the guard around everything that moves traffic."""
 
 import contextlib
+import contextvars
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ from relais.model import Move, Plan, ServiceName, Serving, Share, Split, Wheel
 from tasks.effects import effect, say, shielded
 
 GUARD_READ, GUARD_WRITE = 4.0, 8.0  # seconds: a cancel leaves 30 until SIGKILL
+LOOK = 10.0  # seconds between two looks at the lease
 
 
 def _drive(
@@ -68,17 +71,24 @@ def promote(plan: Plan) -> Move:
 
 @effect("settle", retries=2)
 def finish(plan: Plan, follow_latest: bool) -> str:
-    """The end of a rollout: the candidate's tag goes, the lock is free, and traffic points where the file wants it."""
+    """The end of a rollout: the candidate's tag goes, the lock is free, and traffic points where the file wants it.
+
+    With the first write it is promoted; that the second one is not accepted is told, and changes nothing about that.
+    """
 
     def fresh(serving: Serving) -> rollout.Write:
         return rollout.move(serving, plan.wheel, Split().giving(plan.revision, 100), "fresh", datetime.now(UTC))
 
     _drive(plan.service, fresh)
-    if follow_latest and _drive(plan.service, lambda serving: rollout.follow_latest(serving, plan.wheel, datetime.now(UTC))):
+    back, follows = "`gcloud run services update-traffic --to-latest`", None
+    if follow_latest:
+        try:
+            follows = _drive(plan.service, lambda serving: rollout.follow_latest(serving, plan.wheel, datetime.now(UTC)))
+        except (Conflict, Unavailable) as problem:
+            say(f"traffic was to follow LATEST again: {problem.what}", level=logging.WARNING)
+    how = f"traffic stays pinned to {plan.revision}: a later plain deploy gets 0 % until {back}"
+    if follows:
         how = "traffic follows LATEST again: a later plain deploy serves"
-    else:
-        back = "`gcloud run services update-traffic --to-latest`"
-        how = f"traffic stays pinned to {plan.revision}: a later plain deploy gets 0 % until {back}"
     say(how)
     return how
 
@@ -110,13 +120,13 @@ def keep_the_wheel(plan: Plan) -> None:
 
 
 @effect("take the wheel", retries=2)
-def take_over(service: ServiceName, owner: str, *, foreign: bool = False) -> Wheel:
-    """Get the wheel of the service's rollout, at the next epoch; a service without one is adopted when `foreign`."""
+def take_over(service: ServiceName, owner: str, *, foreign: bool = False, seen: rollout.Rollout | None = None) -> Wheel:
+    """Get the wheel of the service's rollout (of none but `seen`), at the next epoch; a service without one is adopted when `foreign`."""
 
     def taken(serving: Serving) -> rollout.Write:
         if foreign and rollout.read(serving) is None:
             return rollout.adopt(serving, owner, datetime.now(UTC))
-        return rollout.take_over(serving, owner, datetime.now(UTC), foreign=foreign)
+        return rollout.take_over(serving, owner, datetime.now(UTC), foreign=foreign, seen=seen)
 
     write = _drive(service, taken)
     assert write is not None
@@ -212,12 +222,16 @@ def guarded(plan: Plan, moved: Callable[[Move], None]) -> Iterator[Guard]:
 
     It moves traffic only while the wheel is still ours: a run that lost it must not undo a promotion or a person's hotfix.
     `moved` is told of the move, once it is accepted; what became of traffic is noted on the error, for whoever tells it.
+    While it lasts the lease is kept: a start, a contract or a smoke command may take longer than a lease.
     """
     guard = Guard()
     try:
-        yield guard
+        with _leased(plan):
+            yield guard
     except BaseException as error:
-        if not guard.because:
+        if guard.because:
+            error.add_note(f"traffic stays as it is: {guard.because}")
+        else:
             with shielded():
                 move, told = _put_back(plan, error)
                 if told and not isinstance(error, Lost) and told not in getattr(error, "__notes__", ()):  # a Lost says it already
@@ -227,12 +241,35 @@ def guarded(plan: Plan, moved: Callable[[Move], None]) -> Iterator[Guard]:
         raise
 
 
+@contextlib.contextmanager
+def _leased(plan: Plan) -> Iterator[None]:
+    """A thread of its own prolongs the lease while it is ours; what speaks against it is told by the next move."""
+    ended, context = threading.Event(), contextvars.copy_context()
+
+    def renewed(serving: Serving) -> rollout.Write | None:
+        held = rollout.read(serving)
+        return rollout.renew(serving, plan.wheel, datetime.now(UTC)) if held and held.wheel == plan.wheel else None
+
+    def keep() -> None:
+        while not ended.wait(LOOK):
+            with contextlib.suppress(RelaisError):
+                _drive(plan.service, renewed)
+
+    threading.Thread(target=context.run, args=(keep,), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
 def _put_back(plan: Plan, error: BaseException) -> tuple[Move | None, str]:
     """The guard's own work, and its sentence; what it cannot do it says, for the first error is the one that must reach people."""
     try:
         held = rollout.read(CloudRun().read(plan.service, timeout=GUARD_READ))
-        if held is None or held.release != plan.id or held.phase in ("done", "fresh"):
+        if held is None or held.release != plan.id or held.phase == "done":
             return None, ""
+        if held.phase == "fresh":
+            return None, f"{held.candidate} is promoted, and traffic stays as it is"
         if held.wheel != plan.wheel:
             return None, f"traffic was not touched: {held.owner} drives this rollout now (epoch {held.epoch})"
         if held.phase in ("deploying", "verifying") or plan.first:  # nobody was moved, or there is nothing to go back to

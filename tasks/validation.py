@@ -1,5 +1,6 @@
 """After 100 %: what serves, the contract on the production URL, counters that move, the team's own smoke command."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +22,11 @@ PATIENCE = 10.0  # seconds: the production URL may have cold instances
 
 
 @effect("prove what serves", retries=2)
-def what_serves(plan: Plan, pushed: Pushed) -> tuple[Finding, ...]:
-    """The digest that serves is the digest that was built, and the split is the one that was asked for."""
-    run = CloudRun()
-    serving = run.read(plan.service)
+def what_serves(plan: Plan, pushed: Pushed, timeout: float = 60.0) -> tuple[Finding, ...]:
+    """The digest that serves is the digest that was built, and the split, once it has settled, the one that was asked for."""
+    run, deadline = CloudRun(), time.monotonic() + timeout
+    while not (serving := run.read(plan.service)).settled and time.monotonic() < deadline:
+        time.sleep(0.25)
     wanted = Split().giving(plan.revision, 100)
     image = next((r.image for r in run.revisions(plan.service) if r.name == plan.revision), "")
     findings = tuple(contract.serves_findings(serving.split, wanted, image.partition("@")[2], pushed.digest))
@@ -121,9 +123,13 @@ def _secrets(smoke: Smoke) -> tuple[dict[str, str], list[str]]:
 
 
 @effect("list revisions", retries=2)
-def revisions(plan: Plan) -> tuple[Revision, ...]:
-    """The table of revisions: who is ready, who serves how much, which image; tags come from the registry."""
-    found = CloudRun().revisions(plan.service)
+def revisions(plan: Plan) -> tuple[Revision, ...] | None:
+    """The table of revisions: who is ready, who serves how much, which image; tags come from the registry. None: not known."""
+    try:
+        found = CloudRun().revisions(plan.service)
+    except RelaisError as problem:  # it is read when all is decided, and decides nothing
+        say(f"the revisions cannot be listed: {problem.what}", level=logging.WARNING)
+        return None
     try:
         images = ArtifactRegistry(plan.service.project, plan.service.region).images(plan.file.repository, plan.service.name)
     except RelaisError as problem:

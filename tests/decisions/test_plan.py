@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from relais import plan
+from relais import plan, rollout
 from relais.config import Deploy, ReleaseFile
 from relais.errors import BadInput
-from relais.model import LATEST, App, Commit, Record, ServiceName, Serving, Share, Source, Spec, Split, Stable, Target
+from relais.model import LATEST, App, Commit, Plan, Record, ServiceName, Serving, Share, Source, Spec, Split, Stable, Target, Wheel
 
 OLD = Spec(
     env={"LOG_LEVEL": "f1", "PYTHONPATH": "f2"}, plain={"LOG_LEVEL": "INFO"}, secrets={"KEY": "key:3"},
@@ -111,6 +111,22 @@ def test_a_name_that_the_title_makes_too_long_is_refused_before_anything_is_buil
     with pytest.raises(BadInput) as refused:
         plan.draw(app, source, stable, (), (), record, "FG", {})
     assert refused.value.where == where
+
+
+def drawn(serving: Serving) -> Plan:
+    """The plan of a release of `app`."""
+    place = {"service": "app", "project": "emergence-469005", "region": "europe-west1", "repository": "app"}
+    source = Source(root="/", commit=Commit(sha="0123456789abcdef0123456789abcdef01234567"))
+    stable = Stable(serving=serving, after=OLD, registry_uri="localhost:5000/p/app")
+    record = Record(id="20261124-220000-3fa9c2", app="/", started=datetime(2026, 11, 24, tzinfo=UTC), run="run-1")
+    return plan.draw(App(root="/", release=place), source, stable, (), (), record, "FG", {})
+
+
+def test_a_run_that_is_retried_drives_at_the_next_epoch_so_that_its_frozen_first_attempt_moves_nothing() -> None:
+    first = drawn(service())
+    begun = rollout.begin(service(), first, "sha256:1", first.started, {})
+    again = drawn(service(annotations=begun.annotations))
+    assert (first.wheel, again.wheel) == (Wheel(owner="run-1"), Wheel(owner="run-1", epoch=2))
 
 
 ASKED: list[tuple[dict[str, Any], str, bool]] = [

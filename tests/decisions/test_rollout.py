@@ -7,7 +7,7 @@ import pytest
 
 from relais import rollout
 from relais.config import Canary
-from relais.errors import Locked, Lost, Refused
+from relais.errors import Conflict, Locked, Lost, Overtaken, Refused
 from relais.model import LATEST, Commit, Judgement, Plan, ServiceName, Serving, Share, Source, Split, Target, Wheel, Window
 
 NOW = datetime(2026, 11, 24, 22, 0, tzinfo=UTC)
@@ -102,7 +102,7 @@ def test_an_empty_split_is_never_written_because_it_would_mean_latest() -> None:
 
 
 def test_whoever_lost_the_wheel_writes_nothing_and_is_told_who_has_it() -> None:
-    with pytest.raises(Lost, match=r"driven by watch-7 \(epoch 2\) now, not by run-1 \(epoch 1\)"):
+    with pytest.raises(Overtaken, match=r"driven by watch-7 \(epoch 2\) now, not by run-1 \(epoch 1\)"):
         rollout.move(serving(state=begun(owner="watch-7", epoch=2)), WHEEL, STABLE, "restoring", NOW)
 
 
@@ -142,6 +142,40 @@ def test_the_stable_revision_keeps_its_tag_after_promotion_and_loses_it_when_the
     assert {t.tag: t.revision for t in promoted.desired if t.tag} == {"s-3fa9c2": "app-old"}
     done = rollout.enter(promoted, WHEEL, "done", NOW, untag=True)
     assert [t.tag for t in done.targets if t.tag] == []
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [{"lease_until": NOW + timedelta(hours=1), "seq": 2}, {"release": "20261124-230000-aaaaaa", "owner": "run-2"}],
+    ids=["its driver came back", "another release began"],
+)
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_rollout_is_taken_over_only_as_it_was_when_that_was_decided(meanwhile: dict[str, Any], foreign: bool) -> None:
+    seen = begun(phase="rolling")
+    assert rollout.take_over(serving(state=seen), "watch-7", NOW, foreign=foreign, seen=seen).rollout.owner == "watch-7"
+    with pytest.raises(Conflict, match="has written since it was looked at"):
+        rollout.take_over(serving(state=begun(phase="rolling", **meanwhile)), "watch-7", NOW, foreign=foreign, seen=seen)
+
+
+def test_an_orphan_that_was_being_put_back_goes_on_to_where_it_was_sent() -> None:
+    elsewhere = Split(shares=(Share(revision="app-older", percent=100),))
+    restoring = rollout.move(serving(state=begun()), WHEEL, elsewhere, "restoring", NOW).rollout
+    assert (restoring.owed, restoring.stable) == (elsewhere, STABLE)
+    assert begun(phase="rolling").owed == STABLE
+    adopted = rollout.adopt(serving(Target(revision=LATEST, percent=100), split=STABLE), "rollback 1", NOW).rollout
+    assert adopted.owed == STABLE, "LATEST may be what is to be left"
+
+
+@pytest.mark.parametrize("phase", ["restoring", "held", "fresh"])
+def test_only_who_is_on_the_way_forward_prolongs_a_lease(phase: Any) -> None:
+    late = NOW + rollout.LEASE
+    assert rollout.renew(serving(state=begun(phase="rolling")), WHEEL, late) is not None
+    assert rollout.renew(serving(state=begun(phase=phase)), WHEEL, late) is None
+
+
+def test_who_is_refused_over_a_foreign_split_is_told_that_only_a_person_ends_it() -> None:
+    with pytest.raises(Locked, match="only a person ends it"):
+        rollout.require_free(serving(Target(revision="app-hotfix", percent=100), state=begun(phase="rolling")), NOW + timedelta(hours=1))
 
 
 def test_taking_over_raises_the_epoch_and_leaves_the_split() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from team import Clients, Team, eventually
 
 from flows.rollback import rollback
 from flows.watch import Place, watch
+from relais import rollout
 
 LONG = {"canary": {"steps": [50], "bake": "6s", "deadline": "1h", "probes": None}}  # nobody asks: it waits
 
@@ -256,11 +258,15 @@ def test_a_frozen_run_that_wakes_up_after_a_take_over_moves_nothing_and_says_who
     version = run.team.get().etag
     run.process.send_signal(signal.SIGCONT)
     word, message = run.ends()
-    assert word == "Held"
+    assert word == "Interrupted"
     assert "is driven by rollback" in message
     assert "(epoch 2) now" in message
     assert run.team.get().etag == version
     assert run.team.who_serves() == {candidate: 100}
+    # who took the wheel has told the end, and that stays
+    assert run.team.record.state == "RolledBack"
+    (row,) = [line for line in run.team.pushed_file("docs/README.md").splitlines() if candidate in line]
+    assert "Rolled back" in row
 
 
 # -- what happens on the way to the cloud ----------------------------------------------------------------------------------
@@ -276,7 +282,12 @@ def way(team: Team, cloud: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bet
 
 def at_the_first_move(way: Between, act: Callable[[], object]) -> None:
     """Between the read and the write of the first move of traffic (the deploy is the write before it)."""
-    way.before("UpdateService", lambda: way.before("UpdateService", act))
+    at_write(2, way, act)
+
+
+def at_write(number: int, way: Between, act: Callable[[], object]) -> None:
+    """Ahead of the so-many-th write: 1 deploy, 2 the step, 3 100 %, 4 settled, 5 LATEST where the file wants it."""
+    way.before("UpdateService", act if number == 1 else lambda: at_write(number - 1, way, act))
 
 
 def test_a_move_whose_answer_is_lost_is_not_made_twice(team: Team, way: Between) -> None:
@@ -303,10 +314,10 @@ def test_a_foreign_annotation_written_in_between_survives_and_the_move_is_made_o
     assert team.tags()["ours"] == first
 
 
-def note(team: Team) -> None:
+def note(team: Team, name: str = "example.org/owner") -> None:
     """Somebody else's annotation, by the official client."""
     found = team.get()
-    wanted = run_v2.Service(name=found.name, annotations={**found.annotations, "example.org/owner": "Ada"})
+    wanted = run_v2.Service(name=found.name, annotations={**found.annotations, name: "Ada"})
     team.clients.services.update_service(request={"service": wanted, "update_mask": {"paths": ["annotations"]}}, timeout=10).result(20)
 
 
@@ -321,6 +332,64 @@ def test_a_log_service_that_refuses_during_a_step_ends_with_the_split_back(team:
     assert team.who_serves() == {first: 100}
     assert team.rollout()["phase"] == "done"
     assert team.tags() == {}
+
+
+def test_an_annotation_that_nobody_can_read_any_more_is_no_refusal_once_users_were_moved(team: Team, way: Between) -> None:
+    first = team.baseline()
+    at_the_first_move(way, lambda: way.before("ListLogEntries", lambda: note(team, rollout.ANNOTATION)))
+    state = team.release()
+    assert state.name == "Failed"
+    assert "TRAFFIC IS NOT BACK: the annotation relais.dev/rollout cannot be read" in str(state.message)
+    assert team.who_serves().keys() > {first}
+
+
+def test_what_cannot_be_read_or_written_after_the_promotion_is_told_and_does_not_unsay_it(team: Team, way: Between) -> None:
+    team.release_file(canary={"finish": "latest"})
+    team.baseline()
+
+    def gone() -> None:
+        way.refuse("UpdateService", grpc.StatusCode.UNAVAILABLE, "Connection reset by peer")
+        way.refuse("ListRevisions", grpc.StatusCode.PERMISSION_DENIED, "Permission 'run.revisions.list' denied.")
+
+    at_write(5, way, gone)
+    state = team.release()
+    assert state.name == "Promoted", state.message
+    assert "traffic stays pinned" in str(state.message)
+    assert team.who_serves() == {team.rollout()["candidate"]: 100}
+    assert (team.record.state, team.record.revisions) == ("Promoted", None)
+
+
+def test_what_serves_is_judged_once_the_service_has_settled(team: Team, way: Between) -> None:
+    """A move is done when it is accepted; who serves follows some seconds later."""
+    first, looks = team.baseline(), iter(range(100))
+
+    def behind(answer: bytes) -> bytes:
+        found: run_v2.Service = run_v2.Service.deserialize(answer)
+        if next(looks) < 4:
+            found.reconciling = True
+            found.traffic_statuses = [run_v2.TrafficTargetStatus(revision=first, percent=100)]
+        return run_v2.Service.serialize(found)
+
+    at_write(3, way, lambda: way.change("GetService", behind))
+    state = team.release()
+    assert state.name == "Promoted", state.message
+
+
+def test_the_lease_is_kept_while_a_smoke_command_takes_its_time(team: Team) -> None:
+    smoke = {"name": "slow", "run": "until test -f ../go; do sleep 0.1; done", "timeout": "60s"}
+    team.release_file(canary=None, validate={"smoke": [smoke]})
+    team.baseline()
+    run = Rolling(team, "", team.start_release())
+    try:
+        eventually(run.is_rolling, 60)
+        nearly = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
+        team.annotate(lease_until=nearly)
+        eventually(lambda: datetime.fromisoformat(team.rollout()["lease_until"]) > datetime.now(UTC) + timedelta(minutes=4), 25)
+        team.write("../go", "")
+        assert run.ends()[0] == "Promoted"
+    finally:
+        run.process.kill()
+        run.process.wait(10)
 
 
 def test_a_repository_that_is_deleted_during_a_step_costs_its_documents_alone(team: Team, way: Between) -> None:

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+from between import between
 from prefect.client.schemas.objects import State
 from team import Team, eventually
 
+from flows.rollback import rollback
 from flows.watch import Place, watch
 
 LONG_AGO = "2026-01-01T00:00:00Z"
@@ -113,3 +116,44 @@ def test_what_a_person_moved_in_a_rollout_is_told_and_not_undone(team: Team) -> 
     assert state.message is not None
     assert "somebody else moved traffic" in state.message
     assert team.who_serves() == {first: 80, candidate: 20}
+
+
+def test_a_release_that_begins_while_the_watch_is_at_work_keeps_its_wheel(team: Team, cloud: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its look and its write there may be minutes: other services come first."""
+    team.release_file(canary=None, validate={"watch": "0s"})
+    team.baseline()
+    commit = team.change_env()
+    assert team.release().name == "Promoted"
+    with between(cloud.host) as (way, address):
+        monkeypatch.setenv("CLOUDRUN_EMULATOR_HOST", address)
+        begun = {"release": "20261124-230000-aaaaaa", "owner": "another run", "phase": "deploying", "lease_until": "2099-01-01T00:00:00Z"}
+        way.before("UpdateService", lambda: team.annotate(**begun))
+        assert watched(team).message == "nothing to do"
+    assert {name: team.rollout()[name] for name in begun} == begun
+    assert team.who_serves() == {f"{team.service.name}-{commit[:7]}": 100}
+
+
+def test_a_rollback_to_a_named_revision_that_dies_before_it_is_proven_is_finished_where_it_was_going(team: Team) -> None:
+    first = team.baseline()
+    named = team.service.name + "-named"
+    team.deploy(named)
+    team.change_env()
+    team.release_file(canary=None)
+    assert team.release().name == "Promoted"
+    assert rollback(team.service, to=named, return_state=True).name == "RolledBack"
+    team.annotate(phase="restoring", lease_until=LONG_AGO)
+    state = watched(team)
+    assert state.message == f"{team.service.name}: {named} 100 % serves again"
+    assert team.who_serves() == {named: 100}
+    assert team.rollout()["stable"]["shares"] == [{"revision": first, "percent": 100}]
+
+
+def test_a_place_that_cannot_be_read_does_not_keep_the_watch_from_the_others(team: Team) -> None:
+    team.release_file(canary=None, validate={"watch": "0s"})
+    team.baseline()
+    team.change_env()
+    assert team.release().name == "Promoted"
+    places = [Place(project="UPPER CASE", region="nowhere"), Place(project=team.service.project, region=team.service.region)]
+    state: State[Any] = watch(places, return_state=True)
+    assert state.is_failed()
+    assert team.rollout()["phase"] == "done"
