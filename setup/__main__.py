@@ -46,8 +46,11 @@ def down(clone: Clone) -> bool:
 
 def clean(clone: Clone) -> bool:
     """End everything, then remove what this clone wrote: its images, .relais, .venv."""
+    registry = read_env(clone).get("RELAIS_REGISTRY", "")
     down(clone)
     if not engine.silence():
+        if registry:
+            engine.remove_tags(registry)
         engine.remove_images(f"relais.clone={clone.id}")
     for folder in (clone.home, clone.venv):
         shutil.rmtree(folder, ignore_errors=True)

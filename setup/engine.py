@@ -130,3 +130,13 @@ def remove_images(label: str) -> int:
 def _containers(label: str) -> Iterator[str]:
     filters = json.dumps({"label": [label]})
     yield from (str(one["Id"]) for one in json.loads(_request("GET", "/containers/json?" + urlencode({"all": "1", "filters": filters}))))
+
+
+def remove_tags(registry: str) -> int:
+    """Remove the names that images have in one registry; how many. An image without another name goes with its last one."""
+    found = json.loads(_request("GET", "/images/json?" + urlencode({"filters": json.dumps({"reference": [f"{registry}/*/*/*"]})})))
+    names = [name for image in found for name in image.get("RepoTags") or () if name.startswith(f"{registry}/")]
+    for name in names:
+        with contextlib.suppress(OSError, Trouble):
+            _request("DELETE", f"/images/{quote(name)}", timeout=60)
+    return len(names)

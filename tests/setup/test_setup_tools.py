@@ -6,6 +6,7 @@ import docker
 import pytest
 
 from setup import base, engine, tools
+from setup import engine as machine
 from setup.clone import Clone
 from setup.trouble import Trouble
 
@@ -66,3 +67,11 @@ def test_the_base_image_runs_what_the_sample_imports(base_image: str, engine: do
 def test_a_base_image_that_is_there_is_not_made_again(base_image: str, clone: Clone) -> None:
     assert engine.has_image(base_image)
     assert base.ensure(clone, lambda: pytest.fail("nothing is to be installed")) is False
+
+
+def test_clean_removes_the_names_that_images_have_in_the_clones_registry(engine: docker.DockerClient, base_image: str) -> None:
+    name = "localhost:9/project/app/service"
+    engine.images.get(base_image).tag(name, "t1")
+    assert machine.remove_tags("localhost:9") == 1
+    assert not engine.images.list(name=name)
+    assert engine.images.get(base_image)
