@@ -207,7 +207,7 @@ class VersionCheck(Section):
 
 
 class Verify(Section):
-    """The contract: checked on the image first, then on the candidate's tagged URL, at 0 %."""
+    """The contract: checked on the candidate's tagged URL, at 0 %, and again in production."""
 
     http: Annotated[tuple[HttpCheck, ...], MANY] = ()
     """Requests and what must come back."""
