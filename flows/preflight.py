@@ -30,7 +30,7 @@ def preflight(app: str, ref: str = "HEAD", changes: Changes = Changes()) -> Plan
     except RelaisError as no:
         return cast(Plan, Failed(name="Refused", message=str(no), data=no))  # Prefect gives callers a returned state's data
     changed = sum(line.kind not in ("kept", "note") for line in plan.lines)
-    summary = f"{plan.service.name}: {changed} change{"s" * (changed != 1)}, and nothing stands against them"
+    summary = f"{plan.service.name}: {changed} change{'s' * (changed != 1)}, and nothing stands against them"
     say(summary)
     return cast(Plan, Completed(name="Planned", message=summary, data=plan))
 
