@@ -50,13 +50,19 @@ def release(
             candidate = log.did("deploy", deployed, plan, pushed)
             log.did("verify", revision.verify, plan, candidate)
             if until == "verified":
-                guard.stands(traffic.hold(plan, f"{candidate.revision} is verified at 0 %: {candidate.uri}"))
-                log.ends("Held", f"{guard.because}; the promote deployment takes it further, rollback gives it up")
+                guard.stands(traffic.hold(plan, f"{candidate.revision} is verified {where(plan)}: {candidate.uri}"))
+                how = "the promote deployment takes it further" + ("" if plan.first else ", rollback gives it up")
+                log.ends("Held", f"{guard.because}; {how}")
             else:
                 serve(log, plan, pushed, candidate, guard)
 
     # Tell. The same documents, whether it went forward or back.
     return tell(log)
+
+
+def where(plan: Plan) -> str:
+    """At 0 %, but for a service's first revision."""
+    return "and serves, for it is the service's first" if plan.first else "at 0 %"
 
 
 def deployed(plan: Plan, pushed: Pushed) -> Candidate:

@@ -235,7 +235,7 @@ class Serving(Value):
     annotations: dict[str, str] = {}
     latest_created: str = ""
     latest_ready: str = ""
-    public: bool = False
+    public: bool = False  # known where `access` was asked for
     ingress: str = ""  # in the release file's words
     scaling: dict[str, int] = {}  # of the service, where it is set: min_instances, max_instances
     message: str = ""  # of the terminal condition, where it is not "ready"
@@ -266,9 +266,9 @@ class Stable(Value):
         """The revision names in use."""
         return tuple(revision.name for revision in self.revisions)
 
-    def candidate_of(self, release: str) -> str:
-        """The revision that this release made before, when its run is retried; "" where there is none."""
-        return next((revision.name for revision in self.revisions if revision.release == release), "")
+    def candidate_of(self, release: str, commit: str) -> str:
+        """The revision that this release made of this commit before, when its run is retried; "" where there is none."""
+        return next((r.name for r in self.revisions if (r.release, r.commit) == (release, commit)), "")
 
 
 # -- the plan -----------------------------------------------------------------------------------------------------------

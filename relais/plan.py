@@ -174,7 +174,7 @@ def draw(
         "short_commit": source.commit.short,
     }
     names["tag"] = file.image_tag(names)
-    again = stable.candidate_of(record.id)
+    again = stable.candidate_of(record.id, source.commit.sha)
     revision = again or free_name(file.revision(names), stable.taken)
     steps = file.canary.steps if file.canary else ()
     finish = file.canary.finish if file.canary else "as-before"

@@ -145,11 +145,14 @@ class Logbook:
         self._ours = False
 
     def save(self) -> None:
-        """The record as a file, whole or not at all, and as an artifact of the run."""
-        text = self.record.model_dump_json(indent=1)
+        """The record as a file, whole or not at all, and as an artifact of the run.
+
+        A retried run that gets no plan leaves the file of the attempt before it: what that one holds can still be promoted.
+        """
+        text, path = self.record.model_dump_json(indent=1), _path(self.record.id)
         try:
-            if self._ours:
-                write_whole(_path(self.record.id), text.encode())
+            if self._ours and (self.record.plan is not None or not path.exists()):
+                write_whole(path, text.encode())
         except OSError as problem:
             self._cannot_keep(problem)
         if flow_run.get_id():

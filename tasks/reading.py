@@ -106,7 +106,7 @@ def read_serving(app: App) -> Stable:
     """The service, its split resolved to names, the settings of what serves, and those that the release file makes of them."""
     run, file = CloudRun(), app.file
     repository = ArtifactRegistry(file.project, file.region).repository(file.repository)
-    serving = run.read(app.service)
+    serving = run.read(app.service, access=True)
     if serving.exists and not serving.settled:
         require_free(serving, datetime.now(UTC))  # who is changing it, where it is a release
         raise Refused(f"{app.service} is being changed right now", remedy="wait until that deployment has ended, then release again")

@@ -41,7 +41,7 @@ def _accepted(plan: Plan) -> bool:
 
 def _ask_for(plan: Plan, pushed: Pushed) -> None:
     run, file, now = CloudRun(), plan.file, datetime.now(UTC)
-    serving = run.read(plan.service)
+    serving = run.read(plan.service, access=True)
     env = load_env_file(Path(plan.source.root) / file.deploy.env_file) if file.deploy.env_file else {}
     base = template_of(run.revision(plan.service, plan.stable.main)) if serving.exists and not plan.first else None
     template = changed(base, file.deploy, env, pushed.pinned)

@@ -38,14 +38,14 @@ class CloudRun:
 
     # -- read ------------------------------------------------------------------------------------------------------------
 
-    def read(self, service: ServiceName, *, timeout: float = READ) -> Serving:
-        """The service as it is; `exists` is False where there is none."""
+    def read(self, service: ServiceName, *, timeout: float = READ, access: bool = False) -> Serving:
+        """The service as it is; `exists` is False where there is none. Who may call it is a question of its own (`access`)."""
         with translated(str(service)):
             try:
                 found = self._services.get_service(name=service.full, **reading(timeout))
             except NotFound:
                 return Serving(service=service, exists=False)
-            public = bool(found.invoker_iam_disabled) or self._open_to_all(service, timeout)
+            public = bool(found.invoker_iam_disabled) or (access and self._open_to_all(service, timeout))
         return _serving(service, found, public)
 
     def _open_to_all(self, service: ServiceName, timeout: float) -> bool:

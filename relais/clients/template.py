@@ -249,4 +249,6 @@ def _settings(template: run_v2.RevisionTemplate, main: run_v2.Container) -> dict
 
 def _shown(message: Any) -> str:
     as_dict: dict[str, Any] = type(message).to_dict(message, always_print_fields_with_no_presence=False)
+    for header in as_dict.get("http_get", {}).get("http_headers", ()):  # a probe may carry a token
+        header["value"] = _fingerprint(header.get("value", ""))
     return ", ".join(f"{key}={value}" for key, value in as_dict.items())

@@ -3,13 +3,20 @@
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
+from between import between
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.flow_engine import run_flow_sync
+from prefect.states import AwaitingRetry
 from seen import says, tasks
 from team import Team
 
 from flows.documents import documents
 from flows.preflight import preflight
+from flows.promote import promote
+from flows.release import release
 from relais.config import Changes
 
 Story = tuple[Team, list[State[Any]]]
@@ -132,6 +139,50 @@ def test_a_red_check_is_never_used_again(checked: Team) -> None:
         state: State[Any] = preflight(str(checked.root), return_state=True)
         assert state.name == "Refused"
         assert (checked.root.parent / "ran").read_text(encoding="utf-8").count("ran") == times
+
+
+# -- the same run again ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("documents", [{}, {"report": None, "index": None}], ids=["its documents moved HEAD", "HEAD is the same"])
+def test_a_failed_run_that_is_retried_takes_up_what_it_made_or_makes_it_of_the_new_head(
+    team: Team, cloud: Any, monkeypatch: pytest.MonkeyPatch, documents: dict[str, Any]
+) -> None:
+    """As the button in the UI does it: the same run once more."""
+    team.release_file(documents=documents)
+    team.baseline()
+    team.change_env()
+    with between(cloud.host) as (way, address):
+        monkeypatch.setenv("CLOUDRUN_EMULATOR_HOST", address)
+        refused = lambda: way.refuse("ListLogEntries", grpc.StatusCode.PERMISSION_DENIED, "Permission denied")  # noqa: E731
+        way.before("UpdateService", lambda: way.before("UpdateService", refused))  # the write after the deploy
+        state = team.release()
+    assert state.name == "RolledBack", state.message
+    monkeypatch.setenv("CLOUDRUN_EMULATOR_HOST", cloud.host)
+    with get_client(sync_client=True) as prefect:
+        prefect.set_flow_run_state(state.state_details.flow_run_id, AwaitingRetry(), force=True)
+        run = prefect.read_flow_run(state.state_details.flow_run_id)
+    commit = team.git("rev-parse", "HEAD")
+    again: Any = run_flow_sync(release, flow_run=run, parameters=run.parameters, return_type="state")
+    assert again.name == "Promoted", again.message
+    assert team.who_serves() == {f"{team.service.name}-{commit[:7]}": 100}
+    assert len(team.revisions()) == (3 if not documents else 2)
+    assert len(team.records()) == 1
+    assert team.rollout()["epoch"] == 2
+
+
+def test_a_held_run_that_is_retried_is_refused_and_can_still_be_promoted(team: Team) -> None:
+    team.release_file(canary={"bake": "0s"})
+    team.baseline()
+    team.change_env()
+    held = team.release(until="verified")
+    with get_client(sync_client=True) as prefect:
+        prefect.set_flow_run_state(held.state_details.flow_run_id, AwaitingRetry(), force=True)
+        run = prefect.read_flow_run(held.state_details.flow_run_id)
+    again: Any = run_flow_sync(release, flow_run=run, parameters=run.parameters, return_type="state")
+    assert again.name == "Refused", again.message
+    state: State[Any] = promote(team.service, return_state=True)
+    assert state.name == "Promoted", state.message
 
 
 # -- what one run changes ----------------------------------------------------------------------------------------------

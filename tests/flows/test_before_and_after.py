@@ -181,6 +181,16 @@ def test_the_first_release_makes_the_service(team: Team) -> None:
     assert team.release().name == "Promoted", "and the next one has somebody to be compared with"
 
 
+def test_a_first_release_until_verified_says_that_it_serves_and_promote_ends_it(team: Team) -> None:
+    state = team.release(until="verified")
+    assert state.name == "Held", state.message
+    assert "is verified and serves, for it is the service's first" in str(state.message)
+    assert "rollback" not in str(state.message)
+    promoted: State[Any] = promote(team.service, return_state=True)
+    assert promoted.name == "Promoted", promoted.message
+    assert team.rollout()["phase"] == "fresh"
+
+
 def test_a_first_release_that_does_not_start_says_why_and_may_be_repeated(team: Team) -> None:
     team.change_env(FAULT_EXIT="1")
     state = team.release()

@@ -359,6 +359,14 @@ def test_what_cannot_be_read_or_written_after_the_promotion_is_told_and_does_not
     assert (team.record.state, team.record.revisions) == ("Promoted", None)
 
 
+def test_who_may_call_the_service_is_no_question_of_traffic(team: Team, way: Between) -> None:
+    """The guard must not fail for an answer that it does not need."""
+    team.baseline()
+    at_the_first_move(way, lambda: way.refuse("GetIamPolicy", grpc.StatusCode.UNAVAILABLE, "Connection reset by peer"))
+    state = team.release()
+    assert state.name == "Promoted", state.message
+
+
 def test_what_serves_is_judged_once_the_service_has_settled(team: Team, way: Between) -> None:
     """A move is done when it is accepted; who serves follows some seconds later."""
     first, looks = team.baseline(), iter(range(100))
