@@ -26,7 +26,7 @@ def test_every_word_of_a_template_is_translated(path: Path) -> None:
 
 
 def test_no_translation_is_left_over() -> None:
-    sources = [*TEMPLATES, *MODULES, *sorted((HOME / "contract").glob("*.py")), HOME / "model.py"]
+    sources = [*TEMPLATES, *MODULES, *sorted((HOME / "contract").glob("*.py")), *sorted((HOME / "model").glob("*.py"))]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     text = text.replace(re.findall(r"FRENCH: .*?\n}\n", text, re.DOTALL)[0], "")
     assert [word for word in FRENCH if not re.search(rf"""['"]{re.escape(word)}['"]""", text)] == []
