@@ -195,7 +195,10 @@ class Fleet:
             else:
                 await ending  # so that its last lines are in the log when the failure is told
             raise
+        before = self._serving.get(blueprint.key)
         self._serving[blueprint.key] = instance
+        if before is not None:  # one that ran already was taken up meanwhile
+            self._spawn(self._retire(before))
         return instance
 
     async def _prove(self, instance: Instance) -> None:

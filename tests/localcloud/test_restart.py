@@ -161,9 +161,10 @@ def test_a_port_that_somebody_took_meanwhile_is_replaced_and_told(own_cloud: Cal
         assert httpx.get(after.uri).text == "here"
 
 
-def test_containers_of_an_engine_that_answers_late_are_taken_up_then(own_cloud: Callable[..., Cloud], tmp_path: Path) -> None:
+@pytest.mark.parametrize("slow", ["0", "2"])  # slow: the first request's own instance is still starting when the old one is taken up
+def test_containers_of_an_engine_that_answers_late_are_taken_up_then(own_cloud: Callable[..., Cloud], tmp_path: Path, slow: str) -> None:
     cloud = own_cloud()
-    made = cloud.create("late", env={"SAY": "here"})
+    made = cloud.create("late", env={"SAY": "here", "SLOW": slow})
     (ran,) = cloud.containers(running=True)
     cloud.stop()
     link = tmp_path / "docker.sock"
