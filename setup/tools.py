@@ -1,5 +1,6 @@
 """What a machine needs once: the virtual environment, the programs of the distribution, a Docker Engine, the sample's base image."""
 
+import ctypes
 import hashlib
 import importlib.util
 import json
@@ -23,6 +24,7 @@ _APT_WITHIN = 900
 _ENGINE_WITHIN = 60
 _NEEDED_BYTES = 3_000_000_000
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+_PLAYWRIGHT_NEEDS = "libatomic.so.1"  # its wheel brings everything else that its node needs
 
 
 def venv_step(clone: Clone) -> Step:
@@ -131,7 +133,18 @@ def _missing(*, chromium: bool) -> list[str]:
     wanted += [package for program, package in (("node", "nodejs"), ("npm", "npm")) if not shutil.which(program)]
     if chromium and not any(map(shutil.which, _CHROMIUM)):
         wanted.append("chromium")
+    if chromium and not _loads(_PLAYWRIGHT_NEEDS):
+        wanted.append("libatomic1")
     return wanted
+
+
+def _loads(library: str) -> bool:
+    """Whether the system's loader finds a library."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def _packages(clone: Clone, *, chromium: bool) -> bool:
