@@ -295,6 +295,7 @@ def judge(window: Window, slo: float, ratio: float = 3.0) -> Judgement:
 
 
 Decision = Literal["wait", "advance", "rolled back", "held"]
+AT_DEADLINE: Mapping[str, Decision] = {"promote": "advance", "rollback": "rolled back", "hold": "held"}
 
 
 def decide(judgement: Judgement, elapsed: timedelta, rules: Canary) -> Decision:
@@ -306,7 +307,7 @@ def decide(judgement: Judgement, elapsed: timedelta, rules: Canary) -> Decision:
     if judgement.word == "blind" and elapsed >= min(rules.blind, max(rules.deadline, rules.bake)):
         return "rolled back" if rules.on_blind == "restore" else "held"
     if elapsed >= rules.deadline and elapsed >= rules.bake and judgement.word == "inconclusive":
-        return {"promote": "advance", "rollback": "rolled back", "hold": "held"}[rules.on_deadline]  # type: ignore[return-value]
+        return AT_DEADLINE[rules.on_deadline]
     return "wait"
 
 

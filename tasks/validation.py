@@ -116,7 +116,7 @@ def _secrets(smoke: Smoke) -> tuple[dict[str, str], list[str]]:
     found, missing = {}, []
     for variable, block in smoke.secrets.items():
         try:
-            found[variable] = str(Secret.load(block).get())  # type: ignore[union-attr]
+            found[variable] = str(Secret.load(block).get())  # type: ignore[union-attr]  # a coroutine only where one runs already
         except ValueError:
             missing.append(block)
     return found, missing

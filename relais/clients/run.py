@@ -10,7 +10,7 @@ from typing import Any
 from google.api_core.exceptions import NotFound
 from google.cloud import run_v2
 from google.iam.v1 import iam_policy_pb2
-from google.protobuf.field_mask_pb2 import FieldMask  # type: ignore[attr-defined]
+from google.protobuf.field_mask_pb2 import FieldMask  # type: ignore[attr-defined]  # generated modules have no types
 
 from relais.clients.endpoint import client_of, reading, translated
 from relais.errors import StepFailed
