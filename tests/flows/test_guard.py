@@ -362,6 +362,11 @@ def test_what_cannot_be_read_or_written_after_the_promotion_is_told_and_does_not
 def test_who_may_call_the_service_is_no_question_of_traffic(team: Team, way: Between) -> None:
     """The guard must not fail for an answer that it does not need."""
     team.baseline()
+    found = team.get()
+    wanted = run_v2.Service(name=found.name, invoker_iam_disabled=False)
+    team.clients.services.update_service(request={"service": wanted, "update_mask": {"paths": ["invoker_iam_disabled"]}}).result(20)
+    policy = {"bindings": [{"role": "roles/run.invoker", "members": ["allUsers"]}]}
+    team.clients.services.set_iam_policy(request={"resource": found.name, "policy": policy}, timeout=10)
     at_the_first_move(way, lambda: way.refuse("GetIamPolicy", grpc.StatusCode.UNAVAILABLE, "Connection reset by peer"))
     state = team.release()
     assert state.name == "Promoted", state.message
