@@ -190,7 +190,11 @@ def restore(service: ServiceName, wheel: Wheel, split: Split, because: str) -> M
 @effect("free the lock", retries=2)
 def release_lock(service: ServiceName, wheel: Wheel) -> None:
     """The end of a rollout that went back, or that moved nobody: tag and lock go."""
-    _drive(service, lambda serving: rollout.enter(serving, wheel, "done", datetime.now(UTC), untag=True))
+
+    def free(serving: Serving) -> rollout.Write:
+        return rollout.enter(serving, wheel, "done", datetime.now(UTC), untag=True)
+
+    _drive(service, free, read=GUARD_READ, write=GUARD_WRITE)
 
 
 def release_of(service: ServiceName) -> str:
