@@ -14,6 +14,7 @@ from relais.config import Changes
 from relais.errors import StepFailed
 from relais.model import Candidate, Plan, Pushed, Verdict
 from tasks import documents, image, revision, traffic, validation
+from tasks.effects import say
 from tasks.logbook import Logbook
 
 
@@ -75,16 +76,16 @@ def serve(log: Logbook, plan: Plan, pushed: Pushed, candidate: Candidate, guard:
     if plan.first:
         plan = plan.model_copy(update={"uri": candidate.uri})
         log.saw(plan=plan)
-    verdict = log.did("canary", canary, plan) if plan.file.canary and not plan.first and not canaried else go(log)
+    verdict = log.did("canary", canary, plan) if plan.file.canary and not plan.first and not canaried else go(log, plan)
     log.saw(windows=verdict.windows)
     if verdict.word == "promoted":
         verdict = proven(log, plan, pushed, verdict)
     ended(log, plan, verdict, guard)
 
 
-def go(log: Logbook) -> Verdict:
+def go(log: Logbook, plan: Plan) -> Verdict:
     """Without a canary, or after one: nothing was seen that speaks against 100 %."""
-    return Verdict(word="promoted", because="the contract holds at 0 %", moves=log.record.moves, windows=log.record.windows)
+    return Verdict(word="promoted", because="the contract holds" + ("" if plan.first else " at 0 %"), moves=log.record.moves, windows=log.record.windows)
 
 
 def proven(log: Logbook, plan: Plan, pushed: Pushed, verdict: Verdict) -> Verdict:
@@ -110,6 +111,7 @@ def ended(log: Logbook, plan: Plan, verdict: Verdict, guard: traffic.Guard) -> N
         settled = traffic.finish_first(plan) if plan.first else traffic.finish(plan, planning.follows_latest(plan.stable, finish))
         guard.stands("promoted")
         log.ends("Promoted", f"{plan.revision} serves 100 %: {verdict.because}; {settled}")
+        say(f"{plan.service.name} answers at {plan.uri}")
         log.saw(metrics=validation.metrics_after(plan))
     elif verdict.word == "held":
         guard.stands(traffic.hold(plan, verdict.because))
