@@ -116,7 +116,9 @@ class Cloud:
         return self.services.get_service(name=f"{PARENT}/services/{name}")
 
     def containers(self, running: bool = False) -> list[Any]:
-        return docker.from_env(timeout=30).containers.list(all=not running, filters={"label": f"relais.clone={self.clone}"})
+        return docker.from_env(timeout=30).containers.list(
+            all=not running, filters={"label": f"relais.clone={self.clone}"}, ignore_removed=True
+        )
 
     def entries(self, log: str, service: str, more: str = "") -> list[Any]:
         name = f"projects/test-project/logs/run.googleapis.com%2F{log.replace('/', '%2F')}"
