@@ -85,7 +85,8 @@ def serve(log: Logbook, plan: Plan, pushed: Pushed, candidate: Candidate, guard:
 
 def go(log: Logbook, plan: Plan) -> Verdict:
     """Without a canary, or after one: nothing was seen that speaks against 100 %."""
-    return Verdict(word="promoted", because="the contract holds" + ("" if plan.first else " at 0 %"), moves=log.record.moves, windows=log.record.windows)
+    because = "the contract holds" if plan.first else "the contract holds at 0 %"
+    return Verdict(word="promoted", because=because, moves=log.record.moves, windows=log.record.windows)
 
 
 def proven(log: Logbook, plan: Plan, pushed: Pushed, verdict: Verdict) -> Verdict:
