@@ -129,7 +129,7 @@ def test_two_clones_do_not_disturb_one_another(
         assert done.returncode == 0, done.stdout + done.stderr
         assert not any(pids(other).values())
         assert pids(clone) == before
-        left = {container.id for container in engine.containers.list(all=True)}
+        left = {container.id for container in engine.containers.list(all=True, ignore_removed=True)}
         assert ours.id in left
         assert theirs.id not in left
     finally:
