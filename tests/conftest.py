@@ -150,7 +150,7 @@ def remove_all(engine: docker.DockerClient, clone: str) -> None:
             container.remove(force=True, v=True)
 
     with ThreadPoolExecutor(4) as side_by_side:  # one takes 0.1 s
-        list(side_by_side.map(gone, engine.containers.list(all=True, filters=label)))
+        list(side_by_side.map(gone, engine.containers.list(all=True, filters=label, ignore_removed=True)))
     for image in engine.images.list(filters=label):
         with contextlib.suppress(docker.errors.APIError):
             engine.images.remove(str(image.id), force=True)
