@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down demo bench-release test check lock clean
+.PHONY: help up down demo bench-release bench-localcloud test soak check lock clean
 
 PYTHON ?= python3
 SETUP := $(PYTHON) -m setup
@@ -26,9 +26,17 @@ demo: up ## up, then a release to 100 %, and a broken one that is caught and und
 bench-release: up ## up, then one release, timed: seconds of each stage, and how much of it is ours
 	@$(WITHIN) .venv/bin/python -m benchmarks.release
 
+bench-localcloud: ## the local cloud, timed against the bare container and against its targets
+	@$(SETUP) tools
+	@$(WITHIN) .venv/bin/python -m benchmarks.localcloud
+
 test: ## set-up, then pytest, two files at a time; the tests start servers of their own
 	@$(SETUP) tools
 	@$(WITHIN) .venv/bin/python -m pytest -n 2 --dist loadfile $(T)
+
+soak: ## the load, kill and fault tests of the local cloud, whole (make test runs a sample)
+	@$(SETUP) tools
+	@$(WITHIN) .venv/bin/python -m pytest -s --soak tests/soak
 
 check: ## ruff, mypy --strict, import floors
 	@$(SETUP) venv

@@ -8,13 +8,13 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote, unquote
 
 from google.cloud import artifactregistry_v1 as ar
 
+from localcloud import clock
 from localcloud.distribution import Distribution, RegistryDown
 from localcloud.pages import page
 from localcloud.wire import Code, Context, Refusal
@@ -85,7 +85,7 @@ class Artifacts:
         path = f"{project}/{request.repository_id}"
         if self._db.execute("SELECT 1 FROM repositories WHERE path = ?", (path,)).fetchone():
             path = f"{path}.{location}"  # the registry has no regions; a repository's own name never has a dot
-        now = datetime.now(UTC)
+        now = clock.now()
         repository: Any = ar.Repository(request.repository)
         repository.name, repository.registry_uri = name, f"{self._registry}/{path}"
         repository.mode = ar.Repository.Mode.STANDARD_REPOSITORY
@@ -173,7 +173,7 @@ class Artifacts:
         """The image as known, brought up to date: a digest never changes, its tags do."""
         if known is not None and list(known.tags) == tags:
             return known
-        now = datetime.now(UTC)
+        now = clock.now()
         if known is None:
             manifest = await self._distribution.manifest(where, digest)
             known = ar.DockerImage(

@@ -6,7 +6,7 @@ from typing import Any
 
 from google.cloud import run_v2
 
-from localcloud import conditions
+from localcloud import clock, conditions
 from localcloud.naming import ServiceName, etag
 from localcloud.validation import invalid
 from localcloud.wire import to_pb
@@ -61,7 +61,7 @@ def _take(path: str, names: list[str], source: Any, target: Any) -> None:
 def created(name: ServiceName, wanted: run_v2.Service) -> run_v2.Service:
     """A new service with what its client may set."""
     made = merged(run_v2.Service(name=str(name), uid=str(uuid.uuid4())), wanted, ())
-    made.create_time = conditions.now()
+    made.create_time = clock.now()
     made.creator = _AUTHOR
     return made
 
@@ -69,7 +69,7 @@ def created(name: ServiceName, wanted: run_v2.Service) -> run_v2.Service:
 def stamped(service: run_v2.Service) -> run_v2.Service:
     """The service as one generation further, with a new update time and etag."""
     service.generation += 1
-    service.update_time = conditions.now()
+    service.update_time = clock.now()
     service.last_modifier = _AUTHOR
     service.etag = etag(service.name, service.update_time)
     return service
@@ -102,7 +102,7 @@ def revision(service: run_v2.Service, name: ServiceName, short_name: str) -> run
     template, target = to_pb(service.template), to_pb(made)
     for field in _FROM_TEMPLATE:
         _take(field, [field], template, target)
-    made.create_time = made.update_time = conditions.now()
+    made.create_time = made.update_time = clock.now()
     made.etag = etag(made.name, made.update_time)
     made.log_uri = (
         f"https://console.cloud.google.com/logs/viewer?project={name.project}&resource=cloud_run_revision/service_name/{name.service}"

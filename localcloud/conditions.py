@@ -1,11 +1,11 @@
 """The conditions of services and revisions, and their states (google/cloud/run/v2/condition.proto)."""
 
-import datetime
 from collections.abc import MutableSequence
 from typing import Any
 
 from google.cloud import run_v2
 
+from localcloud import clock
 from localcloud.failures import Common, OfRevision, Reason
 
 Condition = run_v2.Condition
@@ -13,16 +13,11 @@ State: Any = run_v2.Condition.State
 Severity: Any = run_v2.Condition.Severity
 
 
-def now() -> datetime.datetime:
-    """The time now, in UTC."""
-    return datetime.datetime.now(datetime.UTC)
-
-
 def condition(
     kind: str, state: int, message: str = "", reason: Reason | None = None, severity: int = Severity.SEVERITY_UNSPECIFIED
 ) -> Condition:
     """Make one condition, of this moment."""
-    made = Condition(type_=kind, state=state, message=message, severity=severity, last_transition_time=now())
+    made = Condition(type_=kind, state=state, message=message, severity=severity, last_transition_time=clock.now())
     if isinstance(reason, Common):
         made.reason = reason
     elif isinstance(reason, OfRevision):

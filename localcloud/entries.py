@@ -6,7 +6,6 @@ import math
 import os
 import re
 import threading
-import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -14,6 +13,8 @@ from typing import Any, Final
 from google.api.monitored_resource_pb2 import MonitoredResource
 from google.cloud.logging_v2.types import LogEntry as _LogEntry
 from google.protobuf import json_format, timestamp_pb2
+
+from localcloud import clock
 
 LogEntry: Final[Any] = _LogEntry.pb()  # the protobuf class itself; the proto-plus wrapper is several times slower
 
@@ -71,7 +72,7 @@ class _InsertIds:
 
     def __call__(self) -> str:
         with self._lock:
-            self._last = max(self._last + 1, time.time_ns())
+            self._last = max(self._last + 1, clock.time_ns())
             return f"{self._last:016x}{self._maker}"
 
 

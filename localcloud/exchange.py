@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from localcloud import clock
 from localcloud.blueprint import Blueprint
 from localcloud.naming import ServiceName
 
@@ -27,4 +28,4 @@ class Exchange:
     remark: str = ""
     broken_off: bool = False  # by the client, before its request was whole
     started: float = field(default_factory=time.monotonic)
-    at: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
+    at: datetime.datetime = field(default_factory=clock.now)

@@ -1,10 +1,10 @@
 """Access policies of services (google/iam/v1/iam_policy.proto, policy.proto)."""
 
-import time
 from typing import Any
 
 from google.iam.v1 import iam_policy_pb2, policy_pb2
 
+from localcloud import clock
 from localcloud.wire import Code, Refusal
 
 _policy: Any = policy_pb2
@@ -27,7 +27,7 @@ def changed(stored: bytes, request: Any) -> Any:
         raise Refusal(Code.ABORTED, text)
     policy = _policy.Policy()
     policy.CopyFrom(request.policy)
-    policy.etag = b"\x07" + (time.time_ns() // 1000).to_bytes(7, "big")
+    policy.etag = b"\x07" + (clock.time_ns() // 1000).to_bytes(7, "big")
     return policy
 
 

@@ -1,7 +1,6 @@
 """The instances of revisions: containers that are started, proved to listen, shared by requests, stopped when idle or retired."""
 
 import asyncio
-import datetime
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 from docker.errors import APIError
 
-from localcloud import failures, probes
+from localcloud import clock, failures, probes
 from localcloud.blueprint import Blueprint, environment
 from localcloud.engine import Container, Engine
 from localcloud.entries import system_entry
@@ -172,7 +171,7 @@ class Fleet:
     def note(self, blueprint: Blueprint, container: str, severity: str, text: str) -> None:
         """Write an entry of the system log."""
         name = blueprint.service
-        stamp = datetime.datetime.now(datetime.UTC)
+        stamp = clock.now()
         self._store.write([system_entry(name.project, name.region, name.service, blueprint.revision, container, severity, text, stamp)])
 
     # starting

@@ -6,7 +6,6 @@ https://cloud.google.com/logging/docs/reference/v2/rpc/google.logging.v2#logging
 import asyncio
 import re
 import sqlite3
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ from google.cloud.logging_v2 import types
 from google.protobuf import any_pb2, empty_pb2
 from google.rpc import status_pb2
 
-from localcloud import entries
+from localcloud import clock, entries
 from localcloud.logstore import BadQuery, LogStore
 from localcloud.wire import Code, Context, Refusal, abort
 
@@ -46,7 +45,7 @@ class Logging:
 
     async def WriteLogEntries(self, request: Any, ctx: Context) -> Any:
         wanted = types.WriteLogEntriesRequest.pb(request)
-        received = entries.timestamp(time.time_ns())
+        received = entries.timestamp(clock.time_ns())
         good: list[Any] = []
         bad: dict[int, str] = {}
         for index, given in enumerate(wanted.entries):

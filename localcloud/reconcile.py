@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from google.cloud import run_v2
 
 from localcloud import blueprint as blueprints
-from localcloud import conditions, iam
+from localcloud import clock, conditions, iam
 from localcloud.blueprint import Blueprint
 from localcloud.conditions import State as Condition
 from localcloud.conditions import condition, put
@@ -133,7 +133,7 @@ class Reconciler:
 
     def save(self, revision: run_v2.Revision, stored: StoredRevision) -> None:
         """Write a revision."""
-        revision.update_time = conditions.now()
+        revision.update_time = clock.now()
         revision.etag = etag(revision.name, revision.update_time)
         self._state.put_revision(replace(stored, body=run_v2.Revision.serialize(revision)))
 

@@ -6,7 +6,7 @@ from typing import Any
 from google.cloud import run_v2
 from google.longrunning import operations_pb2
 
-from localcloud import changes, conditions, defaults, iam, naming, validation
+from localcloud import changes, clock, defaults, iam, naming, validation
 from localcloud.engine import Engine
 from localcloud.naming import ServiceName, short
 from localcloud.operations import Operations, Work
@@ -74,7 +74,7 @@ class Services:
         name, stored = self._stored(request.name)
         service = run_v2.Service.deserialize(stored.body)
         _check_etag(service, request.etag, name.service)
-        service.delete_time = conditions.now()
+        service.delete_time = clock.now()
         if request.validate_only:
             return _done(name.parent, service)
         self._reconciler.forget(name)
@@ -227,7 +227,7 @@ class Revisions:
         if self._reconciler.reachable(name, short(stored.name)):
             text = f'Revision "{short(stored.name)}" cannot be directly deleted because it is actively serving.'
             raise Refusal(Code.FAILED_PRECONDITION, text)
-        revision.delete_time = conditions.now()
+        revision.delete_time = clock.now()
         if request.validate_only:
             return _done(name.parent, revision)
         self._reconciler.forget_revision(stored.name)

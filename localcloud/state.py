@@ -58,6 +58,11 @@ class State:
         old = "DELETE FROM operations WHERE done = 1 AND number <= (SELECT max(number) FROM operations) - ?"
         self._db.execute(old, (_KEPT_OPERATIONS,))
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The one connection, for modules that keep tables of their own in the same file."""
+        return self._db
+
     def close(self) -> None:
         """Close the file."""
         self._db.close()

@@ -9,6 +9,7 @@ import json
 import logging
 import typing
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import grpc
@@ -21,6 +22,25 @@ _any: Any = any_pb2  # generated modules have no types
 Code = grpc.StatusCode
 Context = Any  # grpc.aio.ServicerContext, which the stubs type per request and response
 Handler = Callable[[Any, Context], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call on its way to its handler: `google.cloud.run.v2.Services`, `GetService`, the request and the call's context."""
+
+    service: str
+    rpc: str
+    request: Any
+    context: Context
+
+
+Gate = Callable[[Call, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""What stands in front of every handler: given the call and the way on, it gives the answer, or raises Refusal."""
+
+
+async def open_gate(_: Call, proceed: Callable[[], Awaitable[Any]]) -> Any:
+    """Let every call through."""
+    return await proceed()
 
 
 class Refusal(Exception):
@@ -51,7 +71,7 @@ def pack(message: Any) -> Any:
     return packed
 
 
-def service(package: str, client: type, impl: object) -> "grpc.GenericRpcHandler[Any, Any]":
+def service(package: str, client: type, impl: object, gate: Gate = open_gate) -> "grpc.GenericRpcHandler[Any, Any]":
     """Serve one service: `service("google.cloud.run_v2", run_v2.ServicesClient, impl)`.
 
     Every method that `impl` has under the RPC's own name (`async def GetService(self, request, ctx)`) is served; every other one answers
@@ -60,15 +80,15 @@ def service(package: str, client: type, impl: object) -> "grpc.GenericRpcHandler
     table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     name = ""
     for name, rpc, request_class in _rpcs(package, client):
-        table[rpc] = _handler(name, rpc, impl, request_class)
+        table[rpc] = _handler(name, rpc, impl, request_class, gate)
     return grpc.method_handlers_generic_handler(name, table)
 
 
-def operations(impl: object) -> "grpc.GenericRpcHandler[Any, Any]":
+def operations(impl: object, gate: Gate = open_gate) -> "grpc.GenericRpcHandler[Any, Any]":
     """Serve google.longrunning.Operations, whose descriptor is installed."""
     descriptor = operations_pb2.DESCRIPTOR.services_by_name["Operations"]
     request_class: Any = message_factory.GetMessageClass
-    table = {m.name: _handler(descriptor.full_name, m.name, impl, request_class(m.input_type)) for m in descriptor.methods}
+    table = {m.name: _handler(descriptor.full_name, m.name, impl, request_class(m.input_type), gate) for m in descriptor.methods}
     return grpc.method_handlers_generic_handler(descriptor.full_name, table)
 
 
@@ -83,14 +103,14 @@ def _rpcs(package: str, client: type) -> Iterator[tuple[str, str, type]]:
         yield f"{metadata['protoPackage']}.{short}", rpc, request_class
 
 
-def _handler(service_name: str, rpc: str, impl: object, request_class: Any) -> "grpc.RpcMethodHandler[Any, Any]":
+def _handler(service_name: str, rpc: str, impl: object, request_class: Any, gate: Gate) -> "grpc.RpcMethodHandler[Any, Any]":
     method: Handler | None = getattr(impl, rpc, None)
 
     async def call(request: Any, ctx: Context) -> Any:
         if method is None:
             await abort(ctx, Code.UNIMPLEMENTED, f"The local cloud does not serve {service_name}.{rpc}.")
         try:
-            return await method(request, ctx)
+            return await gate(Call(service_name, rpc, request, ctx), lambda: method(request, ctx))
         except Refusal as refusal:
             await abort(ctx, refusal.code, refusal.message)
         except grpc.aio.AbortError:

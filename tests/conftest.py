@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -32,6 +33,34 @@ for _name in [name for name in os.environ if name.startswith(("PREFECT_", "RELAI
 _PREFECT_HOME = tempfile.mkdtemp(prefix="relais-tests-prefect-")
 os.environ.update(PREFECT_HOME=_PREFECT_HOME, PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1")
 os.environ["RELAIS_BASE_IMAGE"] = base.image_name()
+
+
+@dataclass(frozen=True)
+class Soak:
+    """How much of a long test is run: a sample by a seed, or the whole (`make soak`)."""
+
+    whole: bool
+    seed: int
+
+    def rounds(self, sample: int, whole: int) -> int:
+        """How many rounds to run."""
+        return whole if self.whole else sample
+
+    def random(self) -> random.Random:
+        """A generator that gives the same again for the same seed."""
+        return random.Random(self.seed)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the long tests."""
+    parser.addoption("--soak", action="store_true", help="run the load, kill and fault tests whole (make soak)")
+    parser.addoption("--seed", type=int, default=20261125, help="the seed of what the long tests choose by chance")
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> Soak:
+    """How much of the long tests is asked for."""
+    return Soak(request.config.getoption("--soak"), request.config.getoption("--seed"))
 
 
 def pytest_configure() -> None:
