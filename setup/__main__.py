@@ -28,7 +28,7 @@ def up(clone: Clone) -> bool:
 def make_tools(clone: Clone) -> bool:
     """The machine ready for the tests, which start servers of their own."""
     _settle(clone)
-    return run(tools.machine_steps(clone, chromium=True))
+    return run([*tools.machine_steps(clone, chromium=True), tools.node_client_step(clone)])
 
 
 def make_venv(clone: Clone) -> bool:

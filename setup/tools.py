@@ -24,6 +24,7 @@ _APT_WITHIN = 900
 _ENGINE_WITHIN = 60
 _NEEDED_BYTES = 3_000_000_000
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+_NPM_WITHIN = 300
 _PLAYWRIGHT_NEEDS = "libatomic.so.1"  # its wheel brings everything else that its node needs
 
 
@@ -40,6 +41,11 @@ def machine_steps(clone: Clone, *, chromium: bool) -> list[Step]:
         Step("engine", _engine, after=("packages",)),
         Step("base image", lambda: base.ensure(clone, lambda: _install(clone, ["mmdebstrap"])), after=("engine",)),
     ]
+
+
+def node_client_step(clone: Clone) -> Step:
+    """Google's Node client, as tests/node/package-lock.json says: a program that nobody here wrote, for the tests."""
+    return Step("node client", lambda: _node_client(clone), after=("packages",))
 
 
 def venv_key(clone: Clone) -> str:
@@ -110,6 +116,22 @@ def _pip(clone: Clone, command: list[str]) -> None:
     log = clone.log("venv")
     if run_logged(command, log, within=_PIP_WITHIN, cwd=clone.root):
         raise Trouble(f"`pip {' '.join(command[-2:])}` failed.", log=log)
+
+
+# The Node client of the tests
+
+
+def _node_client(clone: Clone) -> bool:
+    folder = clone.root / "tests" / "node"
+    stamp = folder / "node_modules" / ".relais-key"
+    key = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == key:
+        return False
+    log = clone.log("node-client")
+    if run_logged(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], log, within=_NPM_WITHIN, cwd=folder):
+        raise Trouble("`npm ci` in tests/node failed.", log=log)
+    stamp.write_text(key)
+    return True
 
 
 # The distribution's programs

@@ -1,5 +1,6 @@
 """A local cloud of this folder's own, with a small test image in the session's registry."""
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,11 @@ def web_image(registry: str, base_image: str, engine: docker.DockerClient, tmp_p
     engine.images.build(path=str(context), tag=f"{name}:t1", rm=True, forcerm=True)
     push(f"{name}:t1")
     yield f"{name}:t1"
-    for image in engine.images.list(name=name):
-        engine.images.remove(str(image.id), force=True)
+    for image in engine.images.list(name=name):  # by its names here alone: another session may have the same image by others
+        for reference in [*image.tags, *image.attrs.get("RepoDigests", [])]:
+            if reference.startswith(name):
+                with contextlib.suppress(docker.errors.APIError):
+                    engine.images.remove(reference, force=True)
 
 
 @pytest.fixture(scope="module")
