@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from google.cloud import run_v2
 
@@ -32,6 +32,13 @@ class Probe:
         return self.kind == "TCP" and (self.timeout_s, self.period_s, self.attempts) == (240, 240, 1)
 
 
+class Secrets(Protocol):
+    """Where the values of secrets are."""
+
+    def access(self, secret: str, project: str, version: str) -> bytes | None:
+        """Give a version (number, alias or "latest") of a secret (NAME of the project, or projects/P/secrets/NAME); None if not there."""
+
+
 @dataclass(frozen=True)
 class Secret:
     """An environment variable whose value is in a secret; `index` is its place in env."""
@@ -48,6 +55,7 @@ class Blueprint:
 
     service: ServiceName
     revision: str
+    uid: str
     image: str
     port: int
     env: tuple[tuple[str, str], ...] = field(repr=False)
@@ -78,6 +86,7 @@ def read(revision: run_v2.Revision, image: str) -> Blueprint:
     return Blueprint(
         service=name,
         revision=short_name,
+        uid=revision.uid,
         image=image,
         port=container.ports[0].container_port,
         env=tuple((variable.name, variable.value) for variable in container.env if "value_source" not in variable),
@@ -117,19 +126,19 @@ def _probe(container: run_v2.Container) -> Probe:
     return probe
 
 
-def environment(blueprint: Blueprint, secrets: Path) -> dict[str, str]:
-    """The whole environment of an instance; a secret that is not in `secrets`/NAME/VERSION is a Failure."""
+def environment(blueprint: Blueprint, secrets: Secrets) -> dict[str, str]:
+    """The whole environment of an instance; a secret that is not there is a Failure."""
     found = dict(blueprint.env)
+    project = blueprint.service.project
     for wanted in blueprint.secrets:
-        name = short(wanted.secret)
-        full = wanted.secret if "/" in wanted.secret else f"projects/{blueprint.service.project}/secrets/{name}"
-        try:
-            value = _secret(secrets / name, wanted.version)
-        except UnicodeDecodeError:
-            raise failures.secret_not_text(blueprint.revision, wanted.index, full, wanted.version) from None
+        full = wanted.secret if "/" in wanted.secret else f"projects/{project}/secrets/{wanted.secret}"
+        value = secrets.access(wanted.secret, project, wanted.version)
         if value is None:
             raise failures.secret_missing(blueprint.revision, wanted.index, full, wanted.version)
-        found[wanted.variable] = value
+        try:
+            found[wanted.variable] = value.decode()
+        except UnicodeDecodeError:
+            raise failures.secret_not_text(blueprint.revision, wanted.index, full, wanted.version) from None
     found |= {
         "PORT": str(blueprint.port),
         "K_SERVICE": blueprint.service.service,
@@ -139,11 +148,19 @@ def environment(blueprint: Blueprint, secrets: Path) -> dict[str, str]:
     return found
 
 
-def _secret(folder: Path, version: str) -> str | None:
-    if not folder.is_dir():
-        return None
-    if version == "latest" and not (folder / version).is_file():
-        numbers = sorted(int(each.name) for each in folder.iterdir() if each.name.isdigit())
-        version = str(numbers[-1]) if numbers else version
-    file = folder / version
-    return file.read_text(encoding="utf-8") if file.is_file() else None
+@dataclass(frozen=True)
+class SecretFolder:
+    """Secrets in files NAME/VERSION of a folder."""
+
+    folder: Path
+
+    def access(self, secret: str, project: str, version: str) -> bytes | None:  # noqa: ARG002  # one folder for all projects
+        """See Secrets."""
+        folder = self.folder / short(secret)
+        if not folder.is_dir():
+            return None
+        if version == "latest" and not (folder / version).is_file():
+            numbers = sorted(int(each.name) for each in folder.iterdir() if each.name.isdigit())
+            version = str(numbers[-1]) if numbers else version
+        file = folder / version
+        return file.read_bytes() if file.is_file() else None

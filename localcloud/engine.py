@@ -20,7 +20,7 @@ from localcloud.blueprint import Blueprint
 from localcloud.wire import Code, Refusal
 
 T = TypeVar("T")
-CLONE, SERVICE, REVISION, NAME = "relais.clone", "relais.service", "relais.revision", "relais.name"
+CLONE, SERVICE, REVISION, NAME, UID = "relais.clone", "relais.service", "relais.revision", "relais.name", "relais.uid"
 _PING_S, _CALL_S, _PULL_S = 5, 30, 600
 
 
@@ -41,6 +41,7 @@ class Container:
     id: str
     service: str
     revision: str
+    uid: str
     running: bool
     exit_code: int
     out_of_memory: bool
@@ -117,6 +118,7 @@ class Engine:
                 SERVICE: blueprint.service.service,
                 REVISION: blueprint.revision,
                 NAME: blueprint.key,
+                UID: blueprint.uid,
             },
             name=f"relais-{self.clone}-{blueprint.revision}-{os.urandom(3).hex()}",
             host_config=host,
@@ -223,9 +225,15 @@ def _container(found: Any) -> Container:
     state, labels = found["State"], found["Config"]["Labels"] or {}
     bindings = found["NetworkSettings"].get("Ports") or {}
     ports = {int(inner.split("/")[0]): int(outer[0]["HostPort"]) for inner, outer in bindings.items() if outer}
-    name = labels.get(NAME, "")
     return Container(
-        found["Id"], name.split("/revisions/")[0], labels.get(REVISION, ""), state["Running"], state["ExitCode"], state["OOMKilled"], ports
+        id=found["Id"],
+        service=labels.get(NAME, "").split("/revisions/")[0],
+        revision=labels.get(REVISION, ""),
+        uid=labels.get(UID, ""),
+        running=state["Running"],
+        exit_code=state["ExitCode"],
+        out_of_memory=state["OOMKilled"],
+        ports=ports,
     )
 
 

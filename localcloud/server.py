@@ -15,11 +15,13 @@ from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2
 
 from localcloud import wire
 from localcloud.artifacts import Artifacts
+from localcloud.blueprint import SecretFolder
 from localcloud.engine import Engine
 from localcloud.instances import Fleet
 from localcloud.logs import Logging, LogStore
 from localcloud.operations import Operations
 from localcloud.output import Output
+from localcloud.pods import Pods
 from localcloud.proxy import Proxy
 from localcloud.reconcile import Reconciler
 from localcloud.run import Revisions, Services
@@ -53,9 +55,8 @@ async def serve(settings: Settings) -> None:
     store = LogStore(settings.state / "logs.sqlite")
     engine = Engine(settings.clone)
     output = Output(engine, state, store)
-    fleet = Fleet(
-        engine, output, store, settings.state / "secrets", startup_s=settings.startup_seconds, idle_s=settings.idle_seconds
-    )
+    pods = Pods(engine, output, store, SecretFolder(settings.state / "secrets"), startup_s=settings.startup_seconds)
+    fleet = Fleet(pods, idle_s=settings.idle_seconds)
     proxy = Proxy(settings.host, settings.clone, state, fleet, store)
     reconciler = Reconciler(state, engine, fleet, proxy)
     operations = Operations(state)
