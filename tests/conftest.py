@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -23,6 +22,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from soaking import Soak  # noqa: E402
+
 from setup import base  # noqa: E402
 from setup.clone import here  # noqa: E402
 from setup.services import registry_config  # noqa: E402
@@ -33,22 +34,6 @@ for _name in [name for name in os.environ if name.startswith(("PREFECT_", "RELAI
 _PREFECT_HOME = tempfile.mkdtemp(prefix="relais-tests-prefect-")
 os.environ.update(PREFECT_HOME=_PREFECT_HOME, PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1")
 os.environ["RELAIS_BASE_IMAGE"] = base.image_name()
-
-
-@dataclass(frozen=True)
-class Soak:
-    """How much of a long test is run: a sample by a seed, or the whole (`make soak`)."""
-
-    whole: bool
-    seed: int
-
-    def rounds(self, sample: int, whole: int) -> int:
-        """How many rounds to run."""
-        return whole if self.whole else sample
-
-    def random(self) -> random.Random:
-        """A generator that gives the same again for the same seed."""
-        return random.Random(self.seed)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
