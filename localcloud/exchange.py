@@ -13,11 +13,12 @@ from localcloud.naming import ServiceName
 
 @dataclass
 class Exchange:
-    """One request on its way, as its log entry will tell it."""
+    """One request on its way, as its log entry will tell it. `path` begins with a slash, whatever the client wrote."""
 
     request: web.BaseRequest
     service: ServiceName
-    url: str
+    base: str
+    path: str
     trace: str
     span: str
     blueprint: Blueprint | None = None
@@ -26,6 +27,20 @@ class Exchange:
     sent: int = 0
     received: int = 0
     remark: str = ""
+    counted: bool = True  # in the metrics
     broken_off: bool = False  # by the client, before its request was whole
+    too_large: bool = False  # its request is
+    placed: float = 0  # when it had an instance
     started: float = field(default_factory=time.monotonic)
     at: datetime.datetime = field(default_factory=clock.now)
+
+    @property
+    def url(self) -> str:
+        """The whole URL that was asked for."""
+        return self.base + self.path
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has hung up."""
+        transport = self.request.transport
+        return transport is None or transport.is_closing()

@@ -1,65 +1,61 @@
-"""The data plane: a loopback port for each service and each tag, in front of the instances.
+"""The data plane: every request goes through one of the doors of services and tags to an instance, and into the log.
 
-Answers of the front end: https://cloud.google.com/run/docs/troubleshooting#serving-errors; request log: facts of real entries.
+Answers of the front end: https://cloud.google.com/run/docs/troubleshooting#serving-errors; limits: https://cloud.google.com/run/quotas.
 """
 
 import asyncio
 import contextlib
-import html
 import logging
-import os
-import re
-import socket
 import time
-import zlib
 from collections.abc import AsyncIterator
+from typing import Protocol
 
 import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
+from yarl import URL
 
-from localcloud import failures, websocket
+from localcloud import answers, clock, failures, headers, identity, websocket
+from localcloud.access import Access
+from localcloud.answers import Answer
 from localcloud.blueprint import Blueprint
-from localcloud.entries import request_entry
+from localcloud.doors import Doors
+from localcloud.entries import request_entry, system_entry
 from localcloud.exchange import Exchange
+from localcloud.identity import Identity
 from localcloud.instances import Fleet, Instance
 from localcloud.logs import LogStore
 from localcloud.naming import ServiceName
 from localcloud.routes import Routes
 from localcloud.state import State
-from localcloud.wire import Code, Refusal
+from localcloud.wire import Refusal
 
 log = logging.getLogger(__name__)
 
-_HOP_BY_HOP = {
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "expect",
-}  # fmt: skip
-_PORTS = range(20000, 30000)  # below the ports that the system gives to outgoing connections
-_NO_INSTANCE = "The request was aborted because there was no available instance."
-_MALFORMED = "The request failed because either the HTTP response was malformed or connection to the instance had an error."
-_TOO_LONG = (
-    "The request has been terminated because it has reached the maximum request timeout. To change this limit, see "
-    "https://cloud.google.com/run/docs/configuring/request-timeout"
-)
-_NOT_AUTHENTICATED = (
-    "The request was not authenticated. Either allow unauthenticated invocations or set the proper Authorization header. "
-    "Read more at https://cloud.google.com/run/docs/securing/authenticating Additional troubleshooting documentation can be found at: "
-    "https://cloud.google.com/run/docs/troubleshooting#401"
-)
+_LARGEST = 32 * 2**20  # of a request with HTTP/1, and of an answer that is not chunked
+_HEADER_BYTES = 65536
+
+
+class Recorder(Protocol):
+    """What keeps the metrics of requests."""
+
+    def request(self, blueprint: Blueprint, status: int, latency_s: float) -> None:
+        """A request has ended."""
 
 
 class Proxy:
     """Listens for every service and tag, and passes each request to an instance."""
 
-    def __init__(self, host: str, clone: str, state: State, fleet: Fleet, store: LogStore) -> None:
-        self._host, self._clone, self._state, self._fleet, self._store = host, clone, state, fleet, store
+    def __init__(
+        self, host: str, clone: str, state: State, fleet: Fleet, store: LogStore, tokens: Identity, metrics: Recorder | None = None
+    ) -> None:
+        self._host, self._fleet, self._store, self._tokens, self._metrics = host, fleet, store, tokens, metrics
         self._routes: dict[str, Routes] = {}
-        self._doors: dict[int, tuple[ServiceName, str]] = {}
-        self._sites: dict[int, tuple[socket.socket, asyncio.Task[web.SockSite]]] = {}
-        self._server = web.Server(self._answer, access_log=None, auto_decompress=False, max_line_size=65536, max_field_size=65536)
-        self._runner = web.ServerRunner(self._server, shutdown_timeout=5, handle_signals=False)
-        self._ready = asyncio.Event()
-        self._closing: set[asyncio.Task[None]] = set()
+        server = web.Server(
+            self._answer, access_log=None, auto_decompress=False, max_line_size=_HEADER_BYTES, max_field_size=_HEADER_BYTES
+        )
+        self._runner = web.ServerRunner(server, shutdown_timeout=5, handle_signals=False)
+        self._doors = Doors(host, clone, state, self._runner)
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -70,11 +66,11 @@ class Proxy:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            max_line_size=65536,
-            max_field_size=65536,
+            max_line_size=_HEADER_BYTES,
+            max_field_size=_HEADER_BYTES,
         )
         await self._runner.setup()
-        self._ready.set()
+        self._doors.ready()
 
     async def close(self) -> None:
         """Let requests in flight end for a moment, then stop."""
@@ -84,232 +80,203 @@ class Proxy:
 
     def reserve(self, service: ServiceName, tag: str = "") -> str:
         """Have a listener for a service or one of its tags, on the port that it always had, and give its address."""
-        key = str(service)
-        port = self._state.port(key, tag)
-        if port is None or port not in self._doors:
-            door = self._bind(key, tag, port)
-            port = door.getsockname()[1]
-            self._state.put_port(key, tag, port)
-            self._doors[port] = (service, tag)
-            self._sites[port] = (door, asyncio.create_task(self._serve(door)))
-        return f"http://{self._host}:{port}"
-
-    async def _serve(self, door: socket.socket) -> web.SockSite:
-        await self._ready.wait()
-        site = web.SockSite(self._runner, door, backlog=256)
-        await site.start()
-        return site
-
-    def _bind(self, key: str, tag: str, wanted: int | None) -> socket.socket:
-        taken = self._state.ports()
-        first = zlib.crc32(f"{self._clone} {key} {tag}".encode()) % len(_PORTS)
-        choices = [_PORTS[(first + step) % len(_PORTS)] for step in range(200)]
-        for port in ([wanted] if wanted else []) + [port for port in choices if port not in taken] + [0]:
-            door = socket.socket()
-            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                door.bind((self._host, port))
-                door.listen(256)
-            except OSError:
-                door.close()
-                continue
-            door.setblocking(False)
-            return door
-        raise Refusal(Code.RESOURCE_EXHAUSTED, f"No free port for {key} on {self._host}.")
+        return self._doors.reserve(service, tag)
 
     def route(self, service: ServiceName, routes: Routes) -> None:
         """Serve by these routes from the next request on, and stop listening for tags that are gone."""
         self._routes[str(service)] = routes
-        self._shut(service, keep={"", *routes.tags})
+        self._doors.shut(service, keep={"", *routes.tags})
 
     def forget(self, service: ServiceName) -> None:
         """Stop serving a service."""
         self._routes.pop(str(service), None)
-        self._shut(service, keep=set())
-
-    def _shut(self, service: ServiceName, keep: set[str]) -> None:
-        for port, (owner, tag) in list(self._doors.items()):
-            if owner == service and tag not in keep:
-                del self._doors[port]
-                door, site = self._sites.pop(port)
-                task = asyncio.create_task(_stop(door, site))
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+        self._doors.shut(service, keep=set())
 
     # one request
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         port = request.transport.get_extra_info("sockname")[1] if request.transport else 0
-        service, tag = self._doors.get(port, (None, ""))
-        if service is None:
-            return web.Response(status=404, text="Not Found")
-        trace, span = _trace(request)
-        exchange = Exchange(request, service, f"http://{self._host}:{port}{request.raw_path}", trace, span)
-        routes = self._routes.get(str(service), Routes())
-        blueprint = exchange.blueprint = routes.pick(tag)
+        found = self._doors.owner(port)
+        routes = self._routes.get(str(found[0])) if found else None
+        if found is None or routes is None or not routes.access.reaches(request.remote or ""):
+            return _response(answers.NOT_FOUND)  # such requests never reach the service, and its log does not know them
+        service, tag = found
+        path = _path(request)
+        exchange = Exchange(request, service, f"http://{self._host}:{port}", path or "/", *headers.trace(request))
+        exchange.blueprint = routes.pick(tag)
         try:
-            if blueprint is None:
-                return _refuse(exchange, 404, "", _page(404, "Not Found", "The requested URL was not found on this server."))
-            if not routes.public:
-                text = f"Your client does not have permission to get URL <code>{html.escape(request.path)}</code> from this server."
-                return _refuse(exchange, 403, _NOT_AUTHENTICATED, _page(403, "Forbidden", text))
-            return await self._within(exchange, blueprint)
+            if exchange.blueprint is None:
+                return _refuse(exchange, answers.NOT_FOUND)
+            if not path:
+                return _refuse(exchange, answers.BAD_REQUEST)
+            inward = headers.forwarded(request, exchange.trace, exchange.span)
+            refusal = self._admit(exchange.path, routes.access, inward)
+            if refusal is not None:
+                return _refuse(exchange, refusal)
+            if (request.content_length or 0) > _LARGEST:
+                return _refuse(exchange, answers.REQUEST_TOO_LARGE)
+            return await self._within(exchange, exchange.blueprint, inward)
+        except asyncio.CancelledError:  # we are shutting down
+            exchange.status, exchange.remark = 503, answers.BROKEN.remark
+            raise
         finally:
             self._write(exchange)
 
-    async def _within(self, exchange: Exchange, blueprint: Blueprint) -> web.StreamResponse:
+    def _admit(self, path: str, access: Access, inward: CIMultiDict[str]) -> Answer | None:
+        """The refusal of a caller who may not call; the token of one who may loses its signature on the way."""
+        if access.open:
+            return None
+        name, given = headers.bearers(inward)
+        if not given:
+            return answers.unauthenticated(path)
+        scheme, _, token = given[0].partition(" ")
+        caller = self._tokens.caller(token.strip()) if len(given) == 1 and scheme.lower() == "bearer" else None
+        if caller is None or not access.meant(caller.audience):
+            return answers.unverified(path)
+        if not access.admits(caller.email):
+            return answers.unauthorized(path)
+        inward[name] = f"{scheme} {identity.redacted(token.strip())}"
+        return None
+
+    async def _within(self, exchange: Exchange, blueprint: Blueprint, inward: CIMultiDict[str]) -> web.StreamResponse:
         """Pass the request on within the revision's time limit."""
         instance = None
         try:
             async with asyncio.timeout(blueprint.timeout_s):
                 instance = await self._fleet.instance(blueprint)
                 async with instance.request():
-                    exchange.instance = instance.id
-                    return await self._pass(exchange, instance)
+                    exchange.instance, exchange.placed = instance.id, time.monotonic()
+                    return await self._pass(exchange, instance, inward)
         except TimeoutError:
-            if exchange.status:  # the answer had begun: nothing but breaking off is left
-                _break_off(exchange.request)
-            exchange.status, exchange.remark = 504, _TOO_LONG
-            return web.Response(status=504, text="upstream request timeout")
+            return self._fail(exchange, answers.TOO_LONG)
         except (failures.Failure, Refusal) as error:
             log.warning("no instance of %s: %s", blueprint.revision, error)
-            return _refuse(exchange, 503, _NO_INSTANCE, "Service Unavailable", "text/plain")
+            return self._fail(exchange, answers.NOT_STARTED if isinstance(error, failures.Failure) else answers.UNAVAILABLE)
         except (aiohttp.ClientError, ConnectionError, OSError) as error:
             log.info("%s %s: %s", exchange.request.method, exchange.url, error)
+            if exchange.too_large:
+                return self._fail(exchange, answers.REQUEST_TOO_LARGE)
             if exchange.broken_off:  # the client's doing: the instance is not to blame
                 exchange.status = 499
                 return web.Response(status=400)
             if instance is not None:
                 with contextlib.suppress(Refusal):  # the Engine is away as well
                     await self._fleet.suspect(instance)
-            if exchange.status:
-                _break_off(exchange.request)
-            return _refuse(exchange, 503, _MALFORMED, "Service Unavailable", "text/plain")
+            return self._fail(exchange, answers.BROKEN)
 
-    async def _pass(self, exchange: Exchange, instance: Instance) -> web.StreamResponse:
+    def _fail(self, exchange: Exchange, answer: Answer) -> web.StreamResponse:
+        """Answer so, or where the instance's answer had begun, break off: nothing else is left."""
+        if exchange.status and exchange.request.transport is not None:
+            exchange.request.transport.abort()
+            if exchange.status != 101:
+                self._note(exchange, answers.TRUNCATED)
+        return _refuse(exchange, answer)
+
+    async def _pass(self, exchange: Exchange, instance: Instance, inward: CIMultiDict[str]) -> web.StreamResponse:
         request = exchange.request
         if self._session is None:
             raise ConnectionError("the proxy is not open")
-        headers = _forwarded(exchange)
+        url = URL(f"http://127.0.0.1:{instance.port}{exchange.path}", encoded=True)
         if websocket.wanted(request):
-            return await websocket.relay(exchange, self._session, instance.port, headers)
+            return await websocket.relay(exchange, self._session, url, inward)
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = _counted(exchange) if request.body_exists else None
-        url = websocket.target(request, instance.port)
-        async with self._session.request(request.method, url, headers=headers, data=body, allow_redirects=False) as answer:
+        async with self._session.request(request.method, url, headers=inward, data=body, allow_redirects=False) as answer:
+            if (answer.content_length or 0) > _LARGEST and request.method != "HEAD":
+                self._note(exchange, answers.TOO_LARGE)
+                return _refuse(exchange, answers.RESPONSE_TOO_LARGE)
             response = web.StreamResponse(status=answer.status, reason=answer.reason)
-            response.headers.extend(_end_to_end(answer.headers))
+            response.headers.extend(headers.end_to_end(answer.headers))
             response.headers["Server"] = "Google Frontend"
             exchange.status = answer.status
             await response.prepare(request)
             async for chunk in answer.content.iter_any():
                 exchange.sent += len(chunk)
-                try:
-                    await response.write(chunk)
-                except ConnectionError:  # the client went away
-                    return response
-            await response.write_eof()
+                if not exchange.gone:  # else the instance goes on all the same: with HTTP/1 it is not told [troubleshooting]
+                    with contextlib.suppress(ConnectionError):
+                        await response.write(chunk)
+            with contextlib.suppress(ConnectionError):
+                await response.write_eof()
             return response
 
+    # what is told of it
+
     def _write(self, exchange: Exchange) -> None:
-        request, service = exchange.request, exchange.service
+        request, service, blueprint = exchange.request, exchange.service, exchange.blueprint
+        if exchange.gone and exchange.status not in (101, 503, 504):
+            exchange.status, exchange.remark = 499, ""
+        ended = time.monotonic()
+        if self._metrics is not None and blueprint is not None and exchange.counted:
+            self._metrics.request(blueprint, exchange.status, ended - (exchange.placed or exchange.started))
         entry = request_entry(
             service.project,
             service.region,
             service.service,
-            exchange.blueprint.revision if exchange.blueprint else "",
+            blueprint.revision if blueprint else "",
             exchange.instance,
             method=request.method,
             url=exchange.url,
-            status=exchange.status or 499,
+            status=exchange.status,
             request_size=exchange.received,
             response_size=exchange.sent,
             user_agent=request.headers.get("User-Agent", ""),
             remote_ip=request.remote or "",
-            latency_s=time.monotonic() - exchange.started,
+            latency_s=ended - exchange.started,
             protocol=f"HTTP/{request.version.major}.{request.version.minor}",
             trace=exchange.trace,
             start_ts=exchange.at,
-            labels=dict(exchange.blueprint.labels) if exchange.blueprint else {},
+            labels=dict(blueprint.labels) if blueprint else {},
         )
         if exchange.remark:
             entry.text_payload = exchange.remark
         entry.span_id = exchange.span
+        self._store_entry(entry)
+
+    def _note(self, exchange: Exchange, text: str) -> None:
+        """Write a warning to the system log of the request's revision."""
+        name, blueprint = exchange.service, exchange.blueprint
+        revision = blueprint.revision if blueprint else ""
+        stamp = clock.now()
+        entry = system_entry(name.project, name.region, name.service, revision, exchange.instance, "WARNING", text, stamp)
+        entry.trace = f"projects/{name.project}/traces/{exchange.trace}"
+        self._store_entry(entry)
+
+    def _store_entry(self, entry: object) -> None:
         try:
             self._store.write([entry])
         except Exception as error:  # a full disk, for example: the answer does not depend on its log entry
-            log.error("a request log entry was lost: %s", error)
+            log.error("a log entry of a request was lost: %s", error)
 
 
-async def _stop(door: socket.socket, site: "asyncio.Task[web.SockSite]") -> None:
-    site.cancel()
-    try:
-        await (await site).stop()
-    except asyncio.CancelledError:
-        door.close()
+def _path(request: web.BaseRequest) -> str:
+    """Path and query of a request, also in absolute form; "" where there is none to serve (CONNECT, `OPTIONS *`)."""
+    raw = request.raw_path
+    if raw.startswith("/"):
+        return raw
+    if request.method == "CONNECT" or not raw.lower().startswith(("http://", "https://")):
+        return ""
+    return "/" + raw.partition("://")[2].partition("/")[2]
 
 
-def _refuse(exchange: Exchange, status: int, remark: str, body: str, kind: str = "text/html") -> web.Response:
-    exchange.status, exchange.remark, exchange.sent = status, remark, len(body)
-    return web.Response(status=status, text=body, content_type=kind)
+def _refuse(exchange: Exchange, answer: Answer) -> web.Response:
+    exchange.status, exchange.remark, exchange.sent, exchange.counted = answer.status, answer.remark, len(answer.body), answer.counted
+    return _response(answer)
 
 
-def _page(status: int, title: str, text: str) -> str:
-    """The front end's error page [from memory]."""
-    return (
-        '<html><head>\n<meta http-equiv="content-type" content="text/html;charset=utf-8">\n'
-        f"<title>{status} {title}</title>\n</head>\n<body text=#000000 bgcolor=#ffffff>\n"
-        f"<h1>Error: {title}</h1>\n<h2>{text}</h2>\n<h2></h2>\n</body></html>\n"
-    )
-
-
-def _break_off(request: web.BaseRequest) -> None:
-    if request.transport is not None:
-        request.transport.abort()
+def _response(answer: Answer) -> web.Response:
+    given = {"Server": "Google Frontend", **answer.headers}
+    return web.Response(status=answer.status, text=answer.body, content_type=answer.kind, headers=given)
 
 
 async def _counted(exchange: Exchange) -> AsyncIterator[bytes]:
     try:
         async for chunk in exchange.request.content.iter_any():
             exchange.received += len(chunk)
+            if exchange.received > _LARGEST:
+                exchange.too_large = True
+                raise ConnectionError("the request is too large")
             yield chunk
     except Exception:  # it hung up in the middle, or its chunks are none
         exchange.broken_off = True
         raise
-
-
-def _end_to_end(headers: "aiohttp.typedefs.LooseHeaders") -> CIMultiDict[str]:
-    kept: CIMultiDict[str] = CIMultiDict(headers)
-    named = {name.strip().lower() for value in kept.getall("Connection", []) for name in value.split(",")}
-    for name in {key.lower() for key in kept} & (_HOP_BY_HOP | named):
-        del kept[name]
-    return kept
-
-
-def _forwarded(exchange: Exchange) -> CIMultiDict[str]:
-    """The request's headers as the instance gets them [https://cloud.google.com/run/docs/container-contract, trace headers]."""
-    request = exchange.request
-    headers = _end_to_end(request.headers)
-    before = headers.get("X-Forwarded-For")
-    remote = request.remote or "127.0.0.1"
-    headers["X-Forwarded-For"] = f"{before}, {remote}" if before else remote
-    headers["X-Forwarded-Proto"] = "http"
-    headers.setdefault("traceparent", f"00-{exchange.trace}-{exchange.span}-00")
-    headers.setdefault("X-Cloud-Trace-Context", f"{exchange.trace}/{int(exchange.span, 16)};o=0")
-    return headers
-
-
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}.*")
-_CLOUD_TRACE = re.compile(r"([0-9a-fA-F]{32})(?:/(\d{1,20}))?.*", re.ASCII)
-
-
-def _trace(request: web.BaseRequest) -> tuple[str, str]:
-    """The trace and span that the client is in, or new ones."""
-    found = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
-    if found:
-        return found[1], found[2]
-    found = _CLOUD_TRACE.fullmatch(request.headers.get("X-Cloud-Trace-Context", ""))
-    if found:
-        return found[1].lower(), f"{int(found[2] or 0) % 2**64 or 1:016x}"
-    return os.urandom(16).hex(), os.urandom(8).hex()

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from google.cloud import run_v2
 
+from localcloud import access, clock, conditions
 from localcloud import blueprint as blueprints
-from localcloud import clock, conditions, iam
 from localcloud.blueprint import Blueprint
 from localcloud.conditions import State as Condition
 from localcloud.conditions import condition, put
@@ -215,7 +215,6 @@ class Reconciler:
         if stored is None:
             return
         service = run_v2.Service.deserialize(stored.body)
-        public = service.invoker_iam_disabled or iam.open_to_all(stored.policy)
         targets = [Target(**each) for each in json.loads(stored.routes)]
         with_traffic = {target.revision for target in targets if target.percent}
         reachable: dict[str, Blueprint] = {}
@@ -238,7 +237,7 @@ class Reconciler:
             self._tell_activity(revision, each, reachable[key])
         shares = tuple(Share(reachable[each.revision], each.percent) for each in targets if each.percent and each.revision in reachable)
         tags = {each.tag: reachable[each.revision] for each in targets if each.tag and each.revision in reachable}
-        self._proxy.route(name, Routes(shares, tags, public))
+        self._proxy.route(name, Routes(shares, tags, access.read(service, stored.policy)))
         self._fleet.settle({each.key: each for each in reachable.values()}, retired)
 
     def _tell_activity(self, revision: run_v2.Revision, stored: StoredRevision, active: Blueprint | None) -> None:

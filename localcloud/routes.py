@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass, field
 
+from localcloud.access import Access
 from localcloud.blueprint import Blueprint
 
 
@@ -16,17 +17,19 @@ class Share:
 
 @dataclass(frozen=True)
 class Routes:
-    """The shares and tags of one service, whether everybody may call it, and the labels that its log entries bear."""
+    """The shares and tags of one service, and who may call it."""
 
     shares: tuple[Share, ...] = ()
     tags: dict[str, Blueprint] = field(default_factory=dict)
-    public: bool = False
+    access: Access = field(default_factory=Access)
 
     def pick(self, tag: str) -> Blueprint | None:
         """The revision for one request: the tag's own, or one by the percentages; None if nobody serves."""
         if tag:
             return self.tags.get(tag)
-        shares = [share for share in self.shares if share.percent > 0]
-        if not shares:
-            return None
-        return random.choices(shares, weights=[share.percent for share in shares])[0].blueprint
+        point = random.random() * sum(share.percent for share in self.shares)
+        for share in self.shares:
+            point -= share.percent
+            if point < 0:
+                return share.blueprint
+        return None

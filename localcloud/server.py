@@ -17,6 +17,7 @@ from localcloud import wire
 from localcloud.artifacts import Artifacts
 from localcloud.blueprint import SecretFolder
 from localcloud.engine import Engine
+from localcloud.identity import Identity
 from localcloud.instances import Fleet
 from localcloud.logs import Logging, LogStore
 from localcloud.operations import Operations
@@ -57,7 +58,8 @@ async def serve(settings: Settings) -> None:
     output = Output(engine, state, store)
     pods = Pods(engine, output, store, SecretFolder(settings.state / "secrets"), startup_s=settings.startup_seconds)
     fleet = Fleet(pods, idle_s=settings.idle_seconds)
-    proxy = Proxy(settings.host, settings.clone, state, fleet, store)
+    identity = Identity(state.connection)
+    proxy = Proxy(settings.host, settings.clone, state, fleet, store, identity)
     reconciler = Reconciler(state, engine, fleet, proxy)
     operations = Operations(state)
     services = Services(state, engine, operations, reconciler)

@@ -21,13 +21,7 @@ def wanted(request: web.BaseRequest) -> bool:
     return request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket"
 
 
-def target(request: web.BaseRequest, port: int) -> URL:
-    """The same path and query at an instance."""
-    path = request.raw_path if request.raw_path.startswith("/") else "/" + request.raw_path
-    return URL(f"http://127.0.0.1:{port}{path}", encoded=True)
-
-
-async def relay(exchange: Exchange, session: aiohttp.ClientSession, port: int, headers: CIMultiDict[str]) -> web.StreamResponse:
+async def relay(exchange: Exchange, session: aiohttp.ClientSession, url: URL, headers: CIMultiDict[str]) -> web.StreamResponse:
     """Open the instance's side first (it may refuse), then ours, and pass messages until one side closes."""
     request = exchange.request
     if not web.WebSocketResponse().can_prepare(request):
@@ -36,7 +30,7 @@ async def relay(exchange: Exchange, session: aiohttp.ClientSession, port: int, h
     kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in _HANDSHAKE)
     offered = [each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if each.strip()]
     try:
-        inner = await session.ws_connect(target(request, port), headers=kept, protocols=offered, max_msg_size=0, **_RAW)
+        inner = await session.ws_connect(url, headers=kept, protocols=offered, max_msg_size=0, **_RAW)
     except aiohttp.WSServerHandshakeError as refused:
         exchange.status = refused.status
         return web.Response(status=refused.status)
