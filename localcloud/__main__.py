@@ -42,6 +42,7 @@ def _settings(arguments: Sequence[str]) -> Settings:
     parser = argparse.ArgumentParser(prog="localcloud", description="Serve Cloud Run, Artifact Registry and Logging on this machine.")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on: a loopback one (127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8800, help="the gRPC port (8800)")
+    parser.add_argument("--admin-port", type=_port_or_any, default=0, help="the admin endpoint's port (0: as before, or a free one)")
     parser.add_argument("--state", type=Path, required=True, help="the folder for the state and the logs")
     parser.add_argument("--registry", required=True, help="host:port of the image registry behind Artifact Registry")
     parser.add_argument("--clone", required=True, type=_clone, help="the label of this clone's containers")
@@ -55,6 +56,7 @@ def _settings(arguments: Sequence[str]) -> Settings:
     return Settings(
         found.host,
         found.port,
+        found.admin_port,
         found.state.resolve(),
         found.registry,
         found.clone,
@@ -86,6 +88,10 @@ def _port(text: str) -> int:
     if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
         raise argparse.ArgumentTypeError(f"'{text}' is not a port: use 1 to 65535")
     return int(text)
+
+
+def _port_or_any(text: str) -> int:
+    return 0 if text == "0" else _port(text)
 
 
 def _clone(text: str) -> str:

@@ -14,9 +14,11 @@ from google.cloud import artifactregistry_v1, run_v2
 from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
 
 from localcloud import wire
+from localcloud.admin import Admin
 from localcloud.artifacts import Artifacts
 from localcloud.blueprint import SecretFolder
 from localcloud.engine import Engine
+from localcloud.faults import Faults
 from localcloud.identity import Identity
 from localcloud.instances import Fleet
 from localcloud.logs import Logging, LogStore
@@ -41,6 +43,7 @@ class Settings:
 
     host: str
     port: int
+    admin_port: int
     state: Path
     registry: str
     clone: str
@@ -64,14 +67,17 @@ async def serve(settings: Settings) -> None:
     operations = Operations(state)
     services = Services(state, engine, operations, reconciler)
     artifacts = Artifacts(settings.registry, settings.state / "artifacts.sqlite", operations)
+    faults = Faults()
+    admin = Admin(settings.host, state, faults)
+    gate = wire.gates(faults.gate)
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))  # a second server must not share the port
     server.add_generic_rpc_handlers(
         (
-            wire.service("google.cloud.run_v2", run_v2.ServicesClient, services),
-            wire.service("google.cloud.run_v2", run_v2.RevisionsClient, Revisions(state, operations, reconciler)),
-            wire.service("google.cloud.artifactregistry_v1", artifactregistry_v1.ArtifactRegistryClient, artifacts),
-            wire.service("google.cloud.logging_v2", LoggingServiceV2Client, Logging(store)),
-            wire.operations(operations),
+            wire.service("google.cloud.run_v2", run_v2.ServicesClient, services, gate),
+            wire.service("google.cloud.run_v2", run_v2.RevisionsClient, Revisions(state, operations, reconciler), gate),
+            wire.service("google.cloud.artifactregistry_v1", artifactregistry_v1.ArtifactRegistryClient, artifacts, gate),
+            wire.service("google.cloud.logging_v2", LoggingServiceV2Client, Logging(store), gate),
+            wire.operations(operations, gate),
         )
     )
     _bind(server, settings)
@@ -80,8 +86,11 @@ async def serve(settings: Settings) -> None:
     fleet.watch(reconciler.blueprints)
     operations.resume(services.again)
     await server.start()
+    address = await admin.open(settings.admin_port, settings.state / "admin")
     print(f"localcloud serves on {settings.host}:{settings.port} (clone {settings.clone}, state {settings.state})", flush=True)
+    print(f"its status page and admin endpoint: http://{address}/", flush=True)
     await _told_to_stop()
+    await admin.close()
     await server.stop(grace=1)
     await operations.close()
     await reconciler.close()

@@ -4,21 +4,26 @@ No service descriptor of Cloud Run, Artifact Registry or Logging is installed, s
 `gapic_metadata.json`, and the request classes from the type hints of its gRPC transport.
 """
 
+import base64
 import importlib.resources
+import inspect
 import json
 import logging
+import sqlite3
 import typing
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import grpc
 from google.longrunning import operations_pb2
 from google.protobuf import any_pb2, message_factory
+from google.rpc import status_pb2
 
 log = logging.getLogger(__name__)
 
 _any: Any = any_pb2  # generated modules have no types
+_status: Any = status_pb2
 Code = grpc.StatusCode
 Context = Any  # grpc.aio.ServicerContext, which the stubs type per request and response
 Handler = Callable[[Any, Context], Awaitable[Any]]
@@ -30,8 +35,13 @@ class Call:
 
     service: str
     rpc: str
-    request: Any
+    request: Any  # None for a call that streams: its requests are not read yet
     context: Context
+
+    @property
+    def method(self) -> str:
+        """The method's short name: `Services/GetService`."""
+        return f"{self.service.rsplit('.', 1)[-1]}/{self.rpc}"
 
 
 Gate = Callable[[Call, Callable[[], Awaitable[Any]]], Awaitable[Any]]
@@ -43,19 +53,59 @@ async def open_gate(_: Call, proceed: Callable[[], Awaitable[Any]]) -> Any:
     return await proceed()
 
 
-class Refusal(Exception):
-    """An answer other than OK: raised anywhere below a handler, it reaches the client with this code and message."""
+def gates(*inner: Gate) -> Gate:
+    """One gate made of several, the first outermost."""
 
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+    async def passed(call: Call, proceed: Callable[[], Awaitable[Any]]) -> Any:
+        async def through(rest: tuple[Gate, ...]) -> Any:
+            return await rest[0](call, lambda: through(rest[1:])) if rest else await proceed()
+
+        return await through(inner)
+
+    return passed
+
+
+class Refusal(Exception):
+    """An answer other than OK: raised anywhere below a handler, it reaches the client with this code and message.
+
+    `details` are messages of google/rpc/error_details.proto, which the clients show beside the text.
+    """
+
+    def __init__(self, code: grpc.StatusCode, message: str, *details: Any) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.details = details
 
 
-async def abort(ctx: Context, code: grpc.StatusCode, message: str) -> NoReturn:
-    """End this call with a code and a message."""
+async def abort(ctx: Context, code: grpc.StatusCode, message: str, details: tuple[Any, ...] = ()) -> NoReturn:
+    """End this call with a code, a message and details."""
+    if details:
+        status = _status.Status(code=code.value[0], message=message, details=[pack(each) for each in details])
+        ctx.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
     await ctx.abort(code, message)
     raise AssertionError("ctx.abort returned")
+
+
+def sent(ctx: Context, key: str) -> str:
+    """What the client sent as metadata under this key ("" if nothing)."""
+    found = next((value for name, value in ctx.invocation_metadata() or () if name == key), "")
+    return found if isinstance(found, str) else ""
+
+
+def caller(ctx: Context) -> str:
+    """Who calls: the e-mail address in the bearer token, or "" when it names nobody. Tokens are read, not checked [approximated]."""
+    kind, _, token = sent(ctx, "authorization").partition(" ")
+    return principal(token.strip()) if kind.lower() == "bearer" else ""
+
+
+def principal(token: str) -> str:
+    """Whom a token names: the `email` of a JWT, or its subject."""
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+        return str(claims.get("email") or claims.get("sub") or "")
+    except (IndexError, ValueError, AttributeError):
+        return ""
 
 
 def to_pb(message: Any) -> Any:
@@ -74,8 +124,9 @@ def pack(message: Any) -> Any:
 def service(package: str, client: type, impl: object, gate: Gate = open_gate) -> "grpc.GenericRpcHandler[Any, Any]":
     """Serve one service: `service("google.cloud.run_v2", run_v2.ServicesClient, impl)`.
 
-    Every method that `impl` has under the RPC's own name (`async def GetService(self, request, ctx)`) is served; every other one answers
-    UNIMPLEMENTED. Requests arrive as the client's own classes (proto-plus where the client has them).
+    Every method that `impl` has under the RPC's own name (`async def GetService(self, request, ctx)`) is served, as a stream both ways
+    where it is an asynchronous generator (`async def TailLogEntries(self, requests, ctx)`); every other one answers UNIMPLEMENTED.
+    Requests arrive as the client's own classes (proto-plus where the client has them).
     """
     table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     name = ""
@@ -93,7 +144,7 @@ def operations(impl: object, gate: Gate = open_gate) -> "grpc.GenericRpcHandler[
 
 
 def _rpcs(package: str, client: type) -> Iterator[tuple[str, str, type]]:
-    """Yield (service, rpc, request class) of one client. Handlers are unary: of the methods that stream, none is served."""
+    """Yield (service, rpc, request class) of one client."""
     metadata = json.loads(importlib.resources.files(package).joinpath("gapic_metadata.json").read_text())
     short = client.__name__.removesuffix("Client")
     transport = client.get_transport_class("grpc")  # type: ignore[attr-defined]
@@ -104,26 +155,53 @@ def _rpcs(package: str, client: type) -> Iterator[tuple[str, str, type]]:
 
 
 def _handler(service_name: str, rpc: str, impl: object, request_class: Any, gate: Gate) -> "grpc.RpcMethodHandler[Any, Any]":
-    method: Handler | None = getattr(impl, rpc, None)
+    method: Any = getattr(impl, rpc, None)
+    coders = {
+        "request_deserializer": getattr(request_class, "deserialize", None) or request_class.FromString,
+        "response_serializer": _serialize,
+    }
 
     async def call(request: Any, ctx: Context) -> Any:
-        if method is None:
-            await abort(ctx, Code.UNIMPLEMENTED, f"The local cloud does not serve {service_name}.{rpc}.")
+        async def proceed() -> Any:
+            if method is None:
+                raise Refusal(Code.UNIMPLEMENTED, f"The local cloud does not serve {service_name}.{rpc}.")
+            return await method(request, ctx)
+
+        with_end = _ending(service_name, rpc, ctx)
+        return await with_end(gate(Call(service_name, rpc, request, ctx), proceed))
+
+    async def stream(requests: AsyncIterator[Any], ctx: Context) -> AsyncIterator[Any]:
+        async def opened() -> Any:
+            return method(requests, ctx)
+
+        with_end = _ending(service_name, rpc, ctx)
+        answers = await with_end(gate(Call(service_name, rpc, None, ctx), opened))
+        while (answer := await with_end(anext(answers, None))) is not None:
+            yield answer
+
+    if inspect.isasyncgenfunction(method):
+        return grpc.stream_stream_rpc_method_handler(stream, **coders)
+    return grpc.unary_unary_rpc_method_handler(call, **coders)
+
+
+def _ending(service_name: str, rpc: str, ctx: Context) -> Callable[[Awaitable[Any]], Awaitable[Any]]:
+    """What awaits a part of a handler's work, and ends the call when the work does not succeed."""
+
+    async def awaited(work: Awaitable[Any]) -> Any:
         try:
-            return await gate(Call(service_name, rpc, request, ctx), lambda: method(request, ctx))
+            return await work
         except Refusal as refusal:
-            await abort(ctx, refusal.code, refusal.message)
+            await abort(ctx, refusal.code, refusal.message, refusal.details)
         except grpc.aio.AbortError:
             raise
+        except sqlite3.Error as error:
+            log.error("%s.%s: the state cannot be used: %s", service_name, rpc, error)
+            await abort(ctx, Code.UNAVAILABLE, f"The local cloud's state cannot be used ({error}). Is the disk full?")
         except Exception as error:
             log.exception("%s.%s failed", service_name, rpc)
             await abort(ctx, Code.INTERNAL, f"The local cloud failed in {rpc}: {type(error).__name__}: {error}")
 
-    return grpc.unary_unary_rpc_method_handler(
-        call,
-        request_deserializer=getattr(request_class, "deserialize", None) or request_class.FromString,
-        response_serializer=_serialize,
-    )
+    return awaited
 
 
 def _serialize(message: Any) -> bytes:

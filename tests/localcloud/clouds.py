@@ -13,6 +13,7 @@ from typing import Any
 
 import docker
 import grpc
+import httpx
 from google.api_core.future.polling import DEFAULT_POLLING
 from google.cloud import run_v2
 from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
@@ -68,6 +69,7 @@ class Cloud:
         self.revisions = run_v2.RevisionsClient(transport=run_v2.RevisionsClient.get_transport_class("grpc")(channel=channel))
         self.logging = LoggingServiceV2Client(transport=LoggingServiceV2Client.get_transport_class("grpc")(channel=channel))
         self.channel = channel
+        self.admin = (self.state / "admin").read_text().strip()
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         assert self.process is not None
@@ -86,6 +88,24 @@ class Cloud:
     def down(self) -> None:
         command = [sys.executable, "-m", "localcloud", "down", "--clone", self.clone]
         subprocess.run(command, cwd=ROOT, check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """The answer of the admin endpoint."""
+        answer = self.request(method, path, body, **headers)
+        assert answer.status_code < 300, answer.text
+        return answer.json()
+
+    def request(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        """The whole response of the admin endpoint, also one that refuses."""
+        return httpx.request(method, f"http://{self.admin}{path}", json=body, headers=headers, timeout=30, trust_env=False)
+
+    def fault(self, kind: str, **values: Any) -> str:
+        """Ask for a fault; gives its id."""
+        return str(self.ask("POST", "/faults", {"kind": kind, **values})["id"])
+
+    def met(self, fault: str) -> int:
+        """How often a fault was met."""
+        return int(self.ask("GET", f"/faults/{fault}")["met"]["count"])
 
     # what the tests say
 

@@ -1,0 +1,79 @@
+"""The admin endpoint: it speaks in sentences, and a web page of another origin can neither read nor change anything."""
+
+import signal
+from typing import Any
+
+import pytest
+from clouds import Cloud
+
+LATER = {"kind": "delay", "seconds": 1}
+
+
+@pytest.mark.parametrize(
+    ("fault", "what", "remedy"),
+    [
+        ({}, "'kind' is missing.", "Say what shall go wrong"),
+        ({"kind": "eror"}, "There is no fault 'eror'.", "Did you mean 'error'?"),
+        ({**LATER, "metod": "x"}, "There is no 'metod' here.", "Did you mean 'method'?"),
+        ({**LATER, "method": "Services/UpdateServices"}, "No method here is called", "Did you mean 'Services/UpdateService'?"),
+        ({"kind": "error"}, "'code' is missing.", "a code such as UNAVAILABLE"),
+        ({"kind": "error", "code": "UNAVAILABEL"}, "'UNAVAILABEL' is not the name of an error code.", "Did you mean 'UNAVAILABLE'?"),
+        ({"kind": "delay", "seconds": "2"}, "'2' is not possible.", "It takes a number from 0 to 600."),
+        ({"kind": "delay", "seconds": -1}, "-1 is not possible.", "It takes a number from 0 to 600."),
+        ({**LATER, "times": True}, "True is not possible.", "It takes a whole number from 0"),
+        ({"kind": "drop-answer", "how": "slam"}, "'slam' is not possible.", "closed"),
+        ([], "'kind' is missing.", "Say what shall go wrong"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_with_what_would_be_right(cloud: Cloud, fault: Any, what: str, remedy: str) -> None:
+    answer = cloud.request("POST", "/faults", fault)
+    assert answer.status_code == 400
+    assert what in answer.json()["what"]
+    assert "POST /faults" in answer.json()["where"] or "method" in answer.json()["where"]
+    assert remedy in answer.json()["remedy"]
+    assert cloud.ask("GET", "/faults") == {"faults": []}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example:80"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+    ],
+)
+def test_a_web_page_of_another_origin_is_refused(cloud: Cloud, headers: dict[str, str], status: int) -> None:
+    answer = cloud.request("POST", "/faults", LATER, **headers)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"what", "where", "remedy"}
+    assert cloud.ask("GET", "/faults") == {"faults": []}
+
+
+def test_other_paths_and_verbs_are_refused_in_a_sentence(cloud: Cloud) -> None:
+    unknown = cloud.request("GET", "/fault")
+    assert (unknown.status_code, unknown.json()["remedy"]) == (404, "Did you mean '/faults'?")
+    assert cloud.request("PUT", "/faults", {}).json()["remedy"] == "It takes DELETE, GET, POST."
+    assert cloud.request("DELETE", "/faults/fault-0").status_code == 404
+
+
+def test_a_fault_is_told_and_deleted(cloud: Cloud) -> None:
+    fault = cloud.fault("delay", seconds=2, method="Services/*")
+    told = cloud.ask("GET", f"/faults/{fault}")
+    assert told == {
+        "id": fault, "kind": "delay", "times": 1, "client": "", "method": "Services/*", "resource": "*", "seconds": 2.0,
+        "met": {"count": 0, "latest": []}, "spent": False,
+    }  # fmt: skip
+    assert cloud.ask("DELETE", f"/faults/{fault}")["id"] == fault
+    assert cloud.ask("GET", "/faults") == {"faults": []}
+
+
+def test_the_address_stays_the_same_over_a_restart_and_no_fault_survives_one(own_cloud: Any) -> None:
+    cloud = own_cloud()
+    before = cloud.admin
+    cloud.fault("delay", seconds=1)
+    cloud.stop(signal.SIGKILL)
+    cloud.start()
+    assert cloud.admin == before
+    assert cloud.ask("GET", "/faults") == {"faults": []}
