@@ -1,7 +1,6 @@
 """What an instance of a revision needs to run: read from the revision once, as plain values."""
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal, Protocol
 
 from google.cloud import run_v2
@@ -9,6 +8,7 @@ from google.cloud import run_v2
 from localcloud import failures
 from localcloud.naming import ServiceName, short
 from localcloud.sizes import cpu_count, memory_bytes
+from localcloud.wire import Refusal
 
 ProbeKind = Literal["TCP", "HTTP", "GRPC"]
 
@@ -35,8 +35,8 @@ class Probe:
 class Secrets(Protocol):
     """Where the values of secrets are."""
 
-    def access(self, secret: str, project: str, version: str) -> bytes | None:
-        """Give a version (number, alias or "latest") of a secret (NAME of the project, or projects/P/secrets/NAME); None if not there."""
+    def access(self, secret: str, project: str, version: str) -> bytes:
+        """Give a version (number, alias or "latest") of a secret (NAME in the project, or projects/P/secrets/NAME); a Refusal if not."""
 
 
 @dataclass(frozen=True)
@@ -127,16 +127,15 @@ def _probe(container: run_v2.Container) -> Probe:
 
 
 def environment(blueprint: Blueprint, secrets: Secrets) -> dict[str, str]:
-    """The whole environment of an instance; a secret that is not there is a Failure."""
+    """The whole environment of an instance; a secret that cannot be read is a Failure."""
     found = dict(blueprint.env)
     project = blueprint.service.project
     for wanted in blueprint.secrets:
         full = wanted.secret if "/" in wanted.secret else f"projects/{project}/secrets/{wanted.secret}"
-        value = secrets.access(wanted.secret, project, wanted.version)
-        if value is None:
-            raise failures.secret_missing(blueprint.revision, wanted.index, full, wanted.version)
         try:
-            found[wanted.variable] = value.decode()
+            found[wanted.variable] = secrets.access(wanted.secret, project, wanted.version).decode()
+        except Refusal as refusal:
+            raise failures.secret_refused(blueprint.revision, wanted.index, full, wanted.version, refusal) from None
         except UnicodeDecodeError:
             raise failures.secret_not_text(blueprint.revision, wanted.index, full, wanted.version) from None
     found |= {
@@ -146,21 +145,3 @@ def environment(blueprint: Blueprint, secrets: Secrets) -> dict[str, str]:
         "K_CONFIGURATION": blueprint.service.service,
     }
     return found
-
-
-@dataclass(frozen=True)
-class SecretFolder:
-    """Secrets in files NAME/VERSION of a folder."""
-
-    folder: Path
-
-    def access(self, secret: str, project: str, version: str) -> bytes | None:  # noqa: ARG002  # one folder for all projects
-        """See Secrets."""
-        folder = self.folder / short(secret)
-        if not folder.is_dir():
-            return None
-        if version == "latest" and not (folder / version).is_file():
-            numbers = sorted(int(each.name) for each in folder.iterdir() if each.name.isdigit())
-            version = str(numbers[-1]) if numbers else version
-        file = folder / version
-        return file.read_bytes() if file.is_file() else None

@@ -6,6 +6,9 @@ from urllib.parse import quote
 
 from google.cloud import run_v2
 
+from localcloud.naming import project_number
+from localcloud.wire import Code, Refusal
+
 Reason = int  # a member of one of the two (proto-plus enumerations are integers to type checkers)
 Common: Any = run_v2.Condition.CommonReason
 OfRevision: Any = run_v2.Condition.RevisionReason
@@ -74,16 +77,22 @@ def image_architecture(revision: str, image: str, media_type: str) -> Failure:
     return Failure(_not_ready(revision, text), Common.CONTAINER_MISSING, False)
 
 
-def secret_missing(revision: str, index: int, secret: str, version: str) -> Failure:
-    """A secret of the environment is not there [wording from memory]."""
-    text = f"spec.template.spec.containers[0].env[{index}].value_from.secret_key_ref.name: Secret {secret}/versions/{version} was not found"
-    return Failure(_not_ready(revision, text), Common.SECRETS_ACCESS_CHECK_FAILED, False)
+def secret_refused(revision: str, index: int, secret: str, version: str, refusal: Refusal) -> Failure:
+    """A secret of the environment is not given out: there is none, or its version is not enabled."""
+    _, project, _, name = secret.split("/")
+    where = f"spec.template.spec.containers[0].env[{index}].value_from.secret_key_ref.name"
+    if refusal.code == Code.NOT_FOUND:
+        text = f"Secret projects/{project_number(project)}/secrets/{name}/versions/{version} was not found"
+    else:
+        text = f"Failed to access secret {secret}/versions/{version}: {refusal.message}"
+    return Failure(_not_ready(revision, f"{where}: {text}"), Common.SECRETS_ACCESS_CHECK_FAILED, False)
 
 
 def secret_not_text(revision: str, index: int, secret: str, version: str) -> Failure:
-    """A secret whose bytes no environment variable can have [approximated]."""
-    text = f"spec.template.spec.containers[0].env[{index}]: Secret {secret}/versions/{version} is not UTF-8 text"
-    return Failure(_not_ready(revision, text), Common.SECRETS_ACCESS_CHECK_FAILED, False)
+    """A secret whose bytes no environment variable can have [real words after its name]."""
+    where = f"spec.template.spec.containers[0].env[{index}].value_from.secret_key_ref.name"
+    text = f"Secret {secret}/versions/{version} contains non-UTF8 data. Instance startup will now abort."
+    return Failure(_not_ready(revision, f"{where}: {text}"), Common.SECRETS_ACCESS_CHECK_FAILED, False)
 
 
 def probe_failed(kind: str, attempts: int, container: str, port: int, *, default: bool) -> str:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from google.cloud import artifactregistry_v1, run_v2
+from google.cloud import artifactregistry_v1, run_v2, secretmanager_v1
 from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
 
 from localcloud import wire
 from localcloud.admin import Admin
 from localcloud.artifacts import Artifacts
-from localcloud.blueprint import SecretFolder
 from localcloud.engine import Engine
 from localcloud.faults import Faults
 from localcloud.identity import Identity
@@ -28,6 +27,8 @@ from localcloud.pods import Pods
 from localcloud.proxy import Proxy
 from localcloud.reconcile import Reconciler
 from localcloud.run import Revisions, Services
+from localcloud.secretmanager import Secrets
+from localcloud.secretstore import SecretStore
 from localcloud.state import State
 
 log = logging.getLogger(__name__)
@@ -57,9 +58,10 @@ async def serve(settings: Settings) -> None:
     lock = _only_one(settings.state)
     state = State(settings.state / "cloud.sqlite")
     store = LogStore(settings.state / "logs.sqlite")
+    secrets = SecretStore(state.connection)
     engine = Engine(settings.clone)
     output = Output(engine, state, store)
-    pods = Pods(engine, output, store, SecretFolder(settings.state / "secrets"), startup_s=settings.startup_seconds)
+    pods = Pods(engine, output, store, secrets, startup_s=settings.startup_seconds)
     fleet = Fleet(pods, idle_s=settings.idle_seconds)
     identity = Identity(state.connection)
     proxy = Proxy(settings.host, settings.clone, state, fleet, store, identity)
@@ -77,6 +79,7 @@ async def serve(settings: Settings) -> None:
             wire.service("google.cloud.run_v2", run_v2.RevisionsClient, Revisions(state, operations, reconciler), gate),
             wire.service("google.cloud.artifactregistry_v1", artifactregistry_v1.ArtifactRegistryClient, artifacts, gate),
             wire.service("google.cloud.logging_v2", LoggingServiceV2Client, Logging(store), gate),
+            wire.service("google.cloud.secretmanager_v1", secretmanager_v1.SecretManagerServiceClient, Secrets(secrets), gate),
             wire.operations(operations, gate),
         )
     )

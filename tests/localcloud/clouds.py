@@ -1,5 +1,6 @@
 """The local cloud as a process of its own, and the official clients pointed at it, in the words that these tests use."""
 
+import contextlib
 import secrets
 import signal
 import socket
@@ -14,8 +15,9 @@ from typing import Any
 import docker
 import grpc
 import httpx
+from google.api_core import exceptions
 from google.api_core.future.polling import DEFAULT_POLLING
-from google.cloud import run_v2
+from google.cloud import run_v2, secretmanager_v1
 from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +119,15 @@ class Cloud:
             invoker_iam_disabled=values.pop("public", True),
             **values,
         )
+
+    def keep_secret(self, name: str, payload: bytes) -> str:
+        """Have a secret with one more version: that version's name."""
+        client = secretmanager_v1.SecretManagerServiceClient
+        manager, parent = client(transport=client.get_transport_class("grpc")(channel=self.channel)), "projects/test-project"
+        with contextlib.suppress(exceptions.AlreadyExists):
+            manager.create_secret(parent=parent, secret_id=name, secret={"replication": {"automatic": {}}})
+        version = manager.add_secret_version(parent=f"{parent}/secrets/{name}", payload={"data": payload})
+        return str(version.name)
 
     def template(self, env: dict[str, str], revision: str = "", **values: Any) -> run_v2.RevisionTemplate:
         image = values.pop("image", self.image)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from clouds import PARENT, Cloud, eventually, pinned, push
 from google.api_core import exceptions
-from google.cloud import run_v2
+from google.cloud import run_v2, secretmanager_v1
 
 START_TEXT = (
     r"Revision 'NAME' is not ready and cannot serve traffic. The user-provided container failed to start and listen on the port defined "
@@ -173,15 +173,14 @@ def test_a_revision_with_a_least_number_of_instances_does_not_idle(own_cloud: Ca
 
 
 def test_a_service_whose_instance_cannot_start_any_more_answers_503(cloud: Cloud) -> None:
-    folder = cloud.state / "secrets" / "fragile"
-    folder.mkdir(parents=True)
-    (folder / "1").write_text("x")
+    version = cloud.keep_secret("fragile", b"x")
     service = cloud.service("fragile")
     source = {"secret_key_ref": {"secret": "fragile", "version": "1"}}
     service.template.containers[0].env = [run_v2.EnvVar(name="S", value_source=source)]
     request = run_v2.UpdateServiceRequest(service=service, allow_missing=True)
     made = cloud.services.update_service(request).result(timeout=30)
-    (folder / "1").unlink()
+    secrets = secretmanager_v1.SecretManagerServiceClient
+    secrets(transport=secrets.get_transport_class("grpc")(channel=cloud.channel)).disable_secret_version(name=version)
     httpx.get(made.uri + "/exit?code=1", timeout=10)
     answer = httpx.get(made.uri, timeout=20)
     assert (answer.status_code, answer.text) == (503, "Service Unavailable")

@@ -177,30 +177,6 @@ def test_the_container_gets_its_environment_command_and_limits(cloud: Cloud) -> 
     assert made.template.max_instance_request_concurrency == 1
 
 
-def test_a_secret_comes_from_the_state_folder_and_a_missing_one_fails_the_revision(cloud: Cloud) -> None:
-    folder = cloud.state / "secrets" / "password"
-    folder.mkdir(parents=True)
-    (folder / "1").write_text("old")
-    (folder / "2").write_text("sesame")
-    service = cloud.service("secret")
-    source = {"secret_key_ref": {"secret": "password", "version": "latest"}}
-    service.template.containers[0].env = [run_v2.EnvVar(name="PASSWORD", value_source=source)]
-    made = cloud.services.create_service(parent=PARENT, service=service, service_id="secret").result(polling=SOON)
-    assert httpx.get(made.uri + "/env").json()["PASSWORD"] == "sesame"
-    service = cloud.get("secret")
-    service.template.containers[0].env[0].value_source.secret_key_ref.secret = "missing"
-    with pytest.raises(exceptions.FailedPrecondition, match="missing/versions/latest was not found"):
-        cloud.update(service, "template")
-    revision = cloud.revisions.get_revision(name=cloud.get("secret").latest_created_revision)
-    assert revision.conditions[0].reason.name == "SECRETS_ACCESS_CHECK_FAILED"
-    (folder / "3").write_bytes(b"\xff\xfe")
-    service = cloud.get("secret")
-    service.template.containers[0].env[0].value_source.secret_key_ref.secret = "password"
-    with pytest.raises(exceptions.FailedPrecondition, match="password/versions/latest is not UTF-8 text"):
-        cloud.update(service, "template")
-    assert not cloud.get("secret").reconciling
-
-
 @pytest.mark.parametrize(("secret", "version"), [("..", "lock"), ("a", "../1"), ("a b", "1"), ("projects/p/secrets/", "1")])
 def test_a_secret_is_named_and_never_a_path(cloud: Cloud, secret: str, version: str) -> None:
     service = cloud.service("wrong-secret")
