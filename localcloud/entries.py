@@ -1,6 +1,7 @@
 """Log entries in the shapes that Cloud Run writes: one per request, one per line of output, and the system's own remarks."""
 
 import calendar
+import functools
 import json
 import math
 import os
@@ -87,25 +88,24 @@ def severity_number(name: object) -> int | None:
     return SEVERITIES.get(_ALIASES.get(text, text))
 
 
-def _entry(
-    project: str, region: str, service: str, revision: str, instance: str, log: str, stamp: int
-) -> Any:
-    entry = LogEntry(log_name=f"projects/{project}/logs/run.googleapis.com%2F{log}", insert_id=insert_id(), timestamp=timestamp(stamp))
-    entry.resource.CopyFrom(
-        MonitoredResource(
-            type="cloud_run_revision",
-            labels={
-                "project_id": project,
-                "location": region,
-                "service_name": service,
-                "revision_name": revision,
-                "configuration_name": service,
-            },
-        )
-    )
+@functools.lru_cache(maxsize=2000)
+def _blank(project: str, region: str, service: str, revision: str, log: str) -> Any:
+    entry = LogEntry(log_name=f"projects/{project}/logs/run.googleapis.com%2F{log}")
+    labels = {
+        "project_id": project, "location": region, "service_name": service, "revision_name": revision, "configuration_name": service,
+    }  # fmt: skip
+    entry.resource.CopyFrom(MonitoredResource(type="cloud_run_revision", labels=labels))
+    return entry
+
+
+def _entry(project: str, region: str, service: str, revision: str, instance: str, log: str, stamp: int) -> Any:
+    entry = LogEntry()
+    entry.CopyFrom(_blank(project, region, service, revision, log))
+    entry.insert_id = insert_id()
+    entry.timestamp.CopyFrom(timestamp(stamp))
     if instance:
         entry.labels["instanceId"] = instance
-    entry.receive_timestamp.CopyFrom(timestamp(stamp))
+    entry.receive_timestamp.CopyFrom(entry.timestamp)
     return entry
 
 

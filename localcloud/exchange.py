@@ -1,6 +1,5 @@
 """One request on its way through the data plane, as its log entry will tell it."""
 
-import datetime
 import time
 from dataclasses import dataclass, field
 
@@ -32,7 +31,7 @@ class Exchange:
     too_large: bool = False  # its request is
     placed: float = 0  # when it had an instance
     started: float = field(default_factory=time.monotonic)
-    at: datetime.datetime = field(default_factory=clock.now)
+    at_ns: int = field(default_factory=clock.time_ns)
 
     @property
     def url(self) -> str:

@@ -1,6 +1,6 @@
 """Headers on their way through the data plane [https://cloud.google.com/run/docs/container-contract]."""
 
-import os
+import random
 import re
 from collections.abc import Mapping
 
@@ -45,8 +45,7 @@ def trace(request: web.BaseRequest) -> tuple[str, str]:
     found = _CLOUD_TRACE.fullmatch(request.headers.get("X-Cloud-Trace-Context", ""))
     if found:
         return found[1].lower(), f"{int(found[2] or 0) % 2**64 or 1:016x}"
-    fresh = os.urandom(24).hex()
-    return fresh[:32], fresh[32:]
+    return f"{random.getrandbits(128):032x}", f"{random.getrandbits(64) or 1:016x}"
 
 
 def bearers(headers: CIMultiDict[str]) -> tuple[str, list[str]]:

@@ -186,10 +186,13 @@ class Proxy:
             if (answer.content_length or 0) > _LARGEST and request.method != "HEAD":
                 self._note(exchange, answers.TOO_LARGE)
                 return _refuse(exchange, answers.RESPONSE_TOO_LARGE)
-            response = web.StreamResponse(status=answer.status, reason=answer.reason)
-            response.headers.extend(headers.end_to_end(answer.headers))
-            response.headers["Server"] = "Google Frontend"
+            outward = headers.end_to_end(answer.headers)
+            outward["Server"] = "Google Frontend"
             exchange.status = answer.status
+            if answer.content.is_eof() and answer.content.total_bytes and "Content-Length" in outward:  # short, and all there: one write
+                exchange.sent = answer.content.total_bytes
+                return web.Response(status=answer.status, reason=answer.reason, headers=outward, body=await answer.read())
+            response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=outward)
             await response.prepare(request)
             async for chunk in answer.content.iter_any():
                 exchange.sent += len(chunk)
@@ -225,7 +228,7 @@ class Proxy:
             latency_s=ended - exchange.started,
             protocol=f"HTTP/{request.version.major}.{request.version.minor}",
             trace=exchange.trace,
-            start_ts=exchange.at,
+            start_ts=exchange.at_ns / 1e9,
             labels=dict(blueprint.labels) if blueprint else {},
         )
         if exchange.remark:
