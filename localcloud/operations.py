@@ -5,8 +5,10 @@ Shapes and rules: google/longrunning/operations.proto.
 
 import asyncio
 import logging
+import re
 import uuid
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -22,24 +24,53 @@ log = logging.getLogger(__name__)
 _pb: Any = operations_pb2  # generated modules have no types
 Work = Coroutine[Any, Any, Any]  # gives the response message, or raises Refusal: the operation's error
 _LONGEST_WAIT_S = 600.0
+_PARENT = re.compile(r"projects/[^/\s]+/locations/[^/\s]+")
+
+
+@dataclass(frozen=True)
+class Fate:
+    """An operation that is to fail although it was accepted: before its work has begun, or after it is done."""
+
+    refusal: Refusal
+    worked: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """An operation's work; how its resource is meanwhile (the metadata); and what to do instead of working, if it is fated to fail."""
+
+    work: Work
+    look: Callable[[], Any] | None = None
+    give_up: Callable[[Refusal], object] = lambda _: None
 
 
 class Operations:
-    """Starts operations and serves google.longrunning.Operations (and its `WaitOperation`)."""
+    """Starts operations and serves google.longrunning.Operations (and its `WaitOperation`).
 
-    def __init__(self, state: State) -> None:
+    `fate` is asked once for every operation that is accepted, by its method: `CreateService`.
+    """
+
+    def __init__(self, state: State, fate: Callable[[str], Fate | None] = lambda _: None) -> None:
         self._state = state
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._jobs: dict[str, Job] = {}
+        self.fate = fate
 
-    def start(self, parent: str, metadata_pb: Any, coroutine: Work, *, resume: str = "") -> Any:
-        """Run a coroutine as an operation of `projects/P/locations/L` and give its Operation, not yet done.
+    def start(self, parent: str, metadata_pb: Any, work: Work | Job, *, resume: str = "", method: str = "") -> Any:
+        """Run work as an operation of `projects/P/locations/L` and give its Operation, not yet done.
 
-        `resume` is what the owner of the operation needs to run it again when the local cloud restarts; without it, the
-        operation then fails.
+        Inside a transaction of the state it begins when that is written, and never if it is not. `resume` is what the owner of
+        the operation needs to run it again when the local cloud restarts; without it, the operation then fails.
         """
+        job = work if isinstance(work, Job) else Job(work)
         operation = _pb.Operation(name=f"{parent}/operations/{uuid.uuid4()}", metadata=pack(metadata_pb))
-        self._state.put_operation(operation.name, operation.SerializeToString(), done=False, resume=resume)
-        self._run(operation, coroutine)
+        try:
+            self._state.put_operation(operation.name, operation.SerializeToString(), done=False, resume=resume)
+            fate = self.fate(method)
+        except BaseException:
+            job.work.close()
+            raise
+        self._state.afterwards(lambda: self._run(operation, job, fate), job.work.close)
         return operation
 
     async def settled(self, operation: Any, seconds: float) -> Any:
@@ -49,17 +80,12 @@ class Operations:
             await asyncio.wait({task}, timeout=seconds)
         return self._get(operation.name)
 
-    def resume(self, again: Callable[[str], Work | None]) -> None:
+    def resume(self, again: Callable[[str], Job | None]) -> None:
         """After a restart: run the unfinished operations again, or fail those that nobody can run again."""
         for _, body, resume in self._state.unfinished_operations():
             operation = _pb.Operation.FromString(body)
-            work = again(resume) if resume else None
-            if work is not None:
-                self._run(operation, work)
-                continue
-            operation.error.code = Code.ABORTED.value[0]
-            operation.error.message = "The local cloud was stopped while this operation ran. Read the resource, and ask again."
-            self._finish(operation)
+            job = again(resume) if resume else None
+            self._run(operation, job or Job(_interrupted()), None)
 
     async def GetOperation(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[operations.proto GetOperation]"""
@@ -73,14 +99,14 @@ class Operations:
 
     async def ListOperations(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[operations.proto ListOperations] `name` is `projects/P/locations/L`; only the filter `done=true|false` is known."""
+        if not _PARENT.fullmatch(request.name.removesuffix("/operations")):
+            raise Refusal(Code.INVALID_ARGUMENT, f"'{request.name}' is not a location: use projects/PROJECT/locations/REGION.")
         wanted = request.filter.replace(" ", "").lower()
         if wanted not in ("", "done=true", "done=false"):
             raise Refusal(Code.INVALID_ARGUMENT, f"The filter '{request.filter}' is not known here: use done=true or done=false.")
-        found = [_pb.Operation.FromString(body) for body in self._state.operations(request.name)]
-        if wanted:
-            found = [operation for operation in found if operation.done == (wanted == "done=true")]
-        chosen, token = page(found, request.page_size, request.page_token)
-        return _pb.ListOperationsResponse(operations=chosen, next_page_token=token)
+        names = self._state.operations(request.name, done=(wanted == "done=true") if wanted else None)
+        chosen, token = page(names, request.page_size, request.page_token)
+        return _pb.ListOperationsResponse(operations=[self._get(name) for name in chosen], next_page_token=token)
 
     async def DeleteOperation(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[operations.proto DeleteOperation] Forgets the operation; what it does goes on."""
@@ -99,16 +125,27 @@ class Operations:
         body = self._state.operation(name)
         if body is None:
             raise Refusal(Code.NOT_FOUND, f"Operation '{name}' does not exist.")
-        return _pb.Operation.FromString(body)
+        operation = _pb.Operation.FromString(body)
+        job = self._jobs.get(name)
+        if job is not None and job.look is not None and not operation.done:
+            _tell(operation, job.look())
+        return operation
 
-    def _run(self, operation: Any, work: Work) -> None:
-        task = asyncio.create_task(self._work(operation, work), name=operation.name)
+    def _run(self, operation: Any, job: Job, fate: Fate | None) -> None:
+        self._jobs[operation.name] = job
+        task = asyncio.create_task(self._work(operation, job, fate), name=operation.name)
         self._tasks[operation.name] = task
-        task.add_done_callback(lambda _: self._tasks.pop(operation.name, None))
+        task.add_done_callback(lambda _: (self._tasks.pop(operation.name, None), self._jobs.pop(operation.name, None)))
 
-    async def _work(self, operation: Any, work: Work) -> None:
+    async def _work(self, operation: Any, job: Job, fate: Fate | None) -> None:
         try:
-            response = await work
+            if fate is not None and not fate.worked:
+                job.work.close()
+                await self._state.insist(lambda: job.give_up(fate.refusal))
+                raise fate.refusal
+            response = await job.work
+            if fate is not None:
+                raise fate.refusal
             operation.response.CopyFrom(pack(response))
             if operation.metadata.type_url == operation.response.type_url:
                 operation.metadata.CopyFrom(operation.response)
@@ -119,9 +156,21 @@ class Operations:
             log.exception("operation %s failed", operation.name)
             operation.error.code = grpc.StatusCode.INTERNAL.value[0]
             operation.error.message = f"The local cloud failed: {type(error).__name__}: {error}"
-        self._finish(operation)
-
-    def _finish(self, operation: Any) -> None:
+        if operation.HasField("error") and job.look is not None:
+            _tell(operation, job.look())
         operation.done = True
-        if self._state.operation(operation.name) is not None:
+        await self._state.insist(lambda: self._write(operation))
+
+    def _write(self, operation: Any) -> None:
+        if self._state.operation(operation.name) is not None:  # nobody deleted it meanwhile
             self._state.put_operation(operation.name, operation.SerializeToString(), done=True, resume="")
+
+
+def _tell(operation: Any, resource: Any) -> None:
+    """The metadata is the resource as it is now; as it was, once it is gone."""
+    if resource is not None:
+        operation.metadata.CopyFrom(pack(resource))
+
+
+async def _interrupted() -> Any:
+    raise Refusal(Code.ABORTED, "The local cloud was stopped while this operation ran. Read the resource, and ask again.")

@@ -1,9 +1,18 @@
 """What the local cloud must remember: one SQLite file; resources are kept as the protobuf messages that the clients see."""
 
+import asyncio
+import logging
 import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
+
+from localcloud.wire import Code, Refusal
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS services (name TEXT PRIMARY KEY, body BLOB NOT NULL, policy BLOB NOT NULL DEFAULT x'',
@@ -46,22 +55,110 @@ class StoredRevision:
     message: str
 
 
+_READING = ("SELECT", "PRAGMA", "ROLLBACK")
+
+
+class DiskRefuses(Refusal):
+    """The state could not be read or written."""
+
+    def __init__(self, error: sqlite3.OperationalError | None = None) -> None:
+        if error is None or getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+            text = "The disk that holds the local cloud's state is full: nothing was changed. Make room, and ask again."
+            super().__init__(Code.RESOURCE_EXHAUSTED, text)
+        else:
+            text = f"The local cloud's state cannot be read or written ({error}): nothing was changed. See to its disk, and ask again."
+            super().__init__(Code.UNAVAILABLE, text)
+
+
+class Connection(sqlite3.Connection):
+    """A connection whose disk errors are `DiskRefuses`: nothing was written, and the same call works again when there is room.
+
+    `full` has it behave as on a full disk.
+    """
+
+    full = False
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """Run one statement."""
+        if self.full and not sql.lstrip().upper().startswith(_READING):
+            raise DiskRefuses
+        try:
+            return super().execute(sql, parameters)
+        except sqlite3.OperationalError as error:
+            raise DiskRefuses(error) from error
+
+    def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
+        """Run one statement for each of the parameters."""
+        if self.full:
+            raise DiskRefuses
+        try:
+            return super().executemany(sql, parameters)
+        except sqlite3.OperationalError as error:
+            raise DiskRefuses(error) from error
+
+
+
 class State:
-    """One connection, used on the event loop's thread only; every call is a transaction of its own."""
+    """One connection, used on the event loop's thread only; a call outside of `transaction` is a transaction of its own.
+
+    Write-ahead logging with synchronous=NORMAL: what was written outlives the process however it ends; a power cut may take the
+    last writes, and never the file.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=5, factory=Connection)
+        self._depth = 0
+        self._afterwards: list[tuple[Callable[[], object], Callable[[], object]]] = []
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
-        old = "DELETE FROM operations WHERE done = 1 AND number <= (SELECT max(number) FROM operations) - ?"
-        self._db.execute(old, (_KEPT_OPERATIONS,))
 
     @property
-    def connection(self) -> sqlite3.Connection:
+    def connection(self) -> Connection:
         """The one connection, for modules that keep tables of their own in the same file."""
         return self._db
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written inside is written, or nothing; one inside another belongs to the outer one. Never await inside."""
+        if self._depth:
+            yield
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        self._depth = 1
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            for _, otherwise in self._forget_afterwards():
+                otherwise()
+            raise
+        for then, _ in self._forget_afterwards():
+            then()
+
+    def afterwards(self, then: Callable[[], object], otherwise: Callable[[], object] = lambda: None) -> None:
+        """Call `then` when the transaction has been written (now, if there is none), or `otherwise` when it was not."""
+        if self._depth:
+            self._afterwards.append((then, otherwise))
+        else:
+            then()
+
+    async def insist(self, write: Callable[[], T]) -> T:
+        """Do what must be written since it has happened already; as long as the disk refuses, again every second."""
+        while True:
+            try:
+                with self.transaction():
+                    return write()
+            except DiskRefuses as refusal:
+                log.warning("%s", refusal.message)
+                await asyncio.sleep(1)
+
+    def _forget_afterwards(self) -> list[tuple[Callable[[], object], Callable[[], object]]]:
+        found, self._afterwards, self._depth = self._afterwards, [], 0
+        return found
 
     def close(self) -> None:
         """Close the file."""
@@ -87,11 +184,10 @@ class State:
 
     def delete_service(self, name: str) -> None:
         """Forget a service, its revisions and its ports."""
-        self._db.execute("BEGIN")
-        self._db.execute("DELETE FROM services WHERE name = ?", (name,))
-        self._db.execute("DELETE FROM revisions WHERE service = ?", (name,))
-        self._db.execute("DELETE FROM ports WHERE service = ?", (name,))
-        self._db.execute("COMMIT")
+        with self.transaction():
+            self._db.execute("DELETE FROM services WHERE name = ?", (name,))
+            self._db.execute("DELETE FROM revisions WHERE service = ?", (name,))
+            self._db.execute("DELETE FROM ports WHERE service = ?", (name,))
 
     # revisions
 
@@ -127,23 +223,27 @@ class State:
     # operations
 
     def put_operation(self, name: str, body: bytes, *, done: bool, resume: str) -> None:
-        """Write one operation."""
-        self._db.execute(
-            "INSERT INTO operations (name, body, done, resume) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (name) DO UPDATE SET body = excluded.body, done = excluded.done, resume = excluded.resume",
-            (name, body, int(done), resume),
-        )
+        """Write one operation; of those that are done, the oldest are forgotten."""
+        with self.transaction():
+            self._db.execute(
+                "INSERT INTO operations (name, body, done, resume) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET body = excluded.body, done = excluded.done, resume = excluded.resume",
+                (name, body, int(done), resume),
+            )
+            old = "DELETE FROM operations WHERE done = 1 AND number <= (SELECT max(number) FROM operations) - ?"
+            self._db.execute(old, (_KEPT_OPERATIONS,))
 
     def operation(self, name: str) -> bytes | None:
         """Give one operation."""
         row = self._db.execute("SELECT body FROM operations WHERE name = ?", (name,)).fetchone()
         return row[0] if row else None
 
-    def operations(self, parent: str) -> list[bytes]:
-        """Give the operations of `projects/P/locations/L`, newest first."""
+    def operations(self, parent: str, done: bool | None = None) -> list[str]:
+        """Give the names of the operations of `projects/P/locations/L`, newest first."""
         prefix = parent.removesuffix("/operations") + "/operations/"
-        query = "SELECT body FROM operations WHERE substr(name, 1, ?) = ? ORDER BY number DESC"
-        return [row[0] for row in self._db.execute(query, (len(prefix), prefix))]
+        query = "SELECT name FROM operations WHERE substr(name, 1, ?) = ? AND done IN (?, ?) ORDER BY number DESC"
+        wanted = (0, 1) if done is None else (done, done)
+        return [row[0] for row in self._db.execute(query, (len(prefix), prefix, *wanted))]
 
     def unfinished_operations(self) -> list[tuple[str, bytes, str]]:
         """Give (name, body, resume) of the operations that are not done, oldest first."""
