@@ -41,17 +41,21 @@ class Doors:
             self._state.put_port(key, tag, port)
             self._owners[port] = (service, tag)
             self._sites[port] = (door, asyncio.create_task(self._serve(door)))
+            self._state.afterwards(lambda: None, lambda: self._close(port))
         return f"http://{self._host}:{port}"
 
     def shut(self, service: ServiceName, keep: set[str]) -> None:
         """Close the doors of a service but those of these tags."""
         for port, (owner, tag) in list(self._owners.items()):
             if owner == service and tag not in keep:
-                del self._owners[port]
-                door, site = self._sites.pop(port)
-                task = asyncio.create_task(_stop(door, site))
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+                self._close(port)
+
+    def _close(self, port: int) -> None:
+        del self._owners[port]
+        door, site = self._sites.pop(port)
+        task = asyncio.create_task(_stop(door, site))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def _serve(self, door: socket.socket) -> web.SockSite:
         await self._ready.wait()

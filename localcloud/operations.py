@@ -22,7 +22,7 @@ from localcloud.wire import Code, Context, Refusal, pack
 log = logging.getLogger(__name__)
 
 _pb: Any = operations_pb2  # generated modules have no types
-Work = Coroutine[Any, Any, Any]  # gives the response message, or raises Refusal: the operation's error
+Work = Coroutine[Any, Any, Any]  # gives the response message (None: as the metadata), or raises Refusal: the operation's error
 _LONGEST_WAIT_S = 600.0
 _PARENT = re.compile(r"projects/[^/\s]+/locations/[^/\s]+")
 
@@ -146,7 +146,7 @@ class Operations:
             response = await job.work
             if fate is not None:
                 raise fate.refusal
-            operation.response.CopyFrom(pack(response))
+            operation.response.CopyFrom(operation.metadata if response is None else pack(response))
             if operation.metadata.type_url == operation.response.type_url:
                 operation.metadata.CopyFrom(operation.response)
         except Refusal as refusal:

@@ -22,7 +22,7 @@ from localcloud.instances import DEPLOYED, Fleet
 from localcloud.naming import ServiceName, etag, short
 from localcloud.proxy import Proxy
 from localcloud.routes import Routes, Share
-from localcloud.state import State, StoredRevision
+from localcloud.state import State, StoredRevision, StoredService
 from localcloud.validation import LATEST
 from localcloud.wire import Code, Refusal
 
@@ -44,15 +44,15 @@ class Reconciler:
     def __init__(self, state: State, engine: Engine, fleet: Fleet, proxy: Proxy) -> None:
         self._state, self._engine, self._fleet, self._proxy = state, engine, fleet, proxy
         self._trials: dict[str, asyncio.Task[None]] = {}
-        self._told_retired: set[str] = set()  # a service may have a thousand of them: each is written once
+        self._again: set[asyncio.Task[None]] = set()
 
     async def deploy(self, name: ServiceName, revision: str) -> run_v2.Service:
         """Try the service's new revision and serve by the targets; Refusal (code 9) with the revision's message if it cannot serve."""
-        self.settle(name)
+        await self._state.insist(lambda: self.settle(name))
         tried = await self.trial(revision)
         if tried is None or self._state.service(str(name)) is None:
             raise Refusal(Code.ABORTED, f"Revision '{short(revision)}' was deleted while it was deployed.")
-        problem = self.settle(name)
+        problem = await self._state.insist(lambda: self.settle(name))
         if tried.phase == "failed":
             raise Refusal(Code.FAILED_PRECONDITION, tried.message)
         if problem:
@@ -63,18 +63,58 @@ class Reconciler:
         """Serve by the targets; waits for revisions among them that are still being tried."""
         for stored in self._awaited(self.read(name)):
             await self.trial(stored.name)
-        problem = self.settle(name)
+        problem = await self._state.insist(lambda: self.settle(name))
         if problem:
             raise Refusal(Code.FAILED_PRECONDITION, problem)
         return self.read(name)
 
     def read(self, name: ServiceName) -> run_v2.Service:
         """Give a service."""
-        stored = self._state.service(str(name))
-        if stored is None:
+        service = self.find(name)
+        if service is None:
             raise Refusal(Code.ABORTED, f"Service '{name.service}' was deleted meanwhile.")
-        service: run_v2.Service = run_v2.Service.deserialize(stored.body)
         return service
+
+    def find(self, name: ServiceName) -> run_v2.Service | None:
+        """Give a service, if it is there."""
+        stored = self._state.service(str(name))
+        return run_v2.Service.deserialize(stored.body) if stored else None
+
+    async def delete(self, name: ServiceName, uid: str) -> None:
+        """Delete a service with its revisions, unless it is gone already."""
+
+        def delete() -> None:
+            service = self.find(name)
+            if service is not None and service.uid == uid:
+                self.forget(name)
+
+        await self._state.insist(delete)
+
+    async def delete_revision(self, revision: str, uid: str) -> None:
+        """Delete a revision, unless it is gone already or was given traffic meanwhile."""
+
+        def delete() -> None:
+            stored = self._same(revision, uid)
+            if stored is None:
+                return
+            if self.reachable(ServiceName.parse(stored.service), short(revision)):
+                raise serving(revision)
+            self.forget_revision(revision)
+
+        await self._state.insist(delete)
+
+    def give_up(self, name: ServiceName, revision: str, message: str) -> None:
+        """Do not try a revision, do not change the routes: tell that it failed."""
+        tried = self._state.revision(revision) if revision else None
+        if tried is not None and tried.phase == "pending":
+            wanted = run_v2.Revision.deserialize(tried.body)
+            conditions.failed_revision(wanted, message, Common.INTERNAL, containers_fault=False)
+            self._told(wanted, replace(tried, phase="failed", message=message))
+        stored = self._state.service(str(name))
+        if stored is not None:
+            service = run_v2.Service.deserialize(stored.body)
+            self._conclude(service, tried and self._state.revision(revision), message, waiting=False)
+            self._state.put_service(replace(stored, body=run_v2.Service.serialize(service)))
 
     # revisions
 
@@ -123,13 +163,18 @@ class Reconciler:
         else:
             conditions.ready_revision(wanted, time.monotonic() - began, pulled - began)
             stored = replace(stored, phase="ready")
-        if self._same(name, uid) is None:  # deleted meanwhile
-            if self._state.revision(name) is None:
-                self._fleet.drop([name])
-            return
-        wanted.reconciling = False
-        wanted.observed_generation = wanted.generation
-        self.save(wanted, stored)
+        await self._state.insist(lambda: self._conclude_trial(wanted, stored))
+
+    def _conclude_trial(self, wanted: run_v2.Revision, stored: StoredRevision) -> None:
+        if self._same(stored.name, wanted.uid) is not None:
+            self._told(wanted, stored)
+        elif self._state.revision(stored.name) is None:  # deleted meanwhile
+            self._fleet.drop([stored.name])
+
+    def _told(self, revision: run_v2.Revision, stored: StoredRevision) -> None:
+        revision.reconciling = False
+        revision.observed_generation = revision.generation
+        self.save(revision, stored)
 
     def save(self, revision: run_v2.Revision, stored: StoredRevision) -> None:
         """Write a revision."""
@@ -145,10 +190,9 @@ class Reconciler:
         if stored is None:
             return ""
         service = run_v2.Service.deserialize(stored.body)
-        revisions = {short(each.name): each for each in self._state.revisions(str(name))}
-        created = revisions.get(short(service.latest_created_revision))
-        service.latest_ready_revision = next((each.name for each in revisions.values() if each.phase == "ready"), "")  # newest first
-        problem, waiting = self._routes_problem(service, revisions)
+        service.latest_ready_revision = self._state.latest_ready(str(name))
+        created = self._state.revision(service.latest_created_revision)
+        problem, waiting = self._routes_problem(service, name, created)
         targets = [Target(**each) for each in json.loads(stored.routes)]
         if not problem and not waiting:
             latest = short(service.latest_ready_revision)
@@ -162,17 +206,19 @@ class Reconciler:
 
     def _awaited(self, service: run_v2.Service) -> list[StoredRevision]:
         """The revisions among the targets that are still being tried."""
-        names = {target.revision or short(service.latest_created_revision) for target in service.traffic}
-        return [each for each in self._state.revisions(service.name) if short(each.name) in names and each.phase == "pending"]
+        name = ServiceName.parse(service.name)
+        wanted = {name.revision(each.revision) if each.revision else service.latest_created_revision for each in service.traffic}
+        found = [self._state.revision(each) for each in sorted(wanted)]
+        return [each for each in found if each is not None and each.phase == "pending"]
 
-    def _routes_problem(self, service: run_v2.Service, revisions: dict[str, StoredRevision]) -> tuple[str, bool]:
+    def _routes_problem(self, service: run_v2.Service, name: ServiceName, created: StoredRevision | None) -> tuple[str, bool]:
         if self._awaited(service):
             return "", True
         for target in service.traffic:
             key = target.revision or short(service.latest_ready_revision)
-            found = revisions.get(key)
+            found = self._state.revision(name.revision(key))
             if found is None or found.phase != "ready":
-                wanted = found or revisions.get(short(service.latest_created_revision))
+                wanted = found or created
                 return (wanted.message if wanted and wanted.message else f"Revision '{key}' is not ready and cannot serve traffic."), False
         return "", False
 
@@ -217,34 +263,33 @@ class Reconciler:
         service = run_v2.Service.deserialize(stored.body)
         targets = [Target(**each) for each in json.loads(stored.routes)]
         with_traffic = {target.revision for target in targets if target.percent}
+        found = {each.name: each for each in self._state.active_revisions(str(name))}
+        served = {name.revision(each.revision) for each in targets if each.percent or each.tag}
+        revived = [self._state.revision(each) for each in sorted(served - found.keys())]
+        found |= {each.name: each for each in revived if each is not None and each.phase == "ready"}
         reachable: dict[str, Blueprint] = {}
-        retired: list[str] = []
-        for each in self._state.revisions(str(name)):
-            if each.phase != "ready":
+        for each in found.values():
+            revision, key = run_v2.Revision.deserialize(each.body), short(each.name)
+            if each.name not in served:
+                self._tell_activity(revision, each, None)
                 continue
-            key = short(each.name)
-            if key not in {target.revision for target in targets if target.percent or target.tag}:
-                retired.append(each.name)
-                if each.name not in self._told_retired:
-                    self._told_retired.add(each.name)
-                    self._tell_activity(run_v2.Revision.deserialize(each.body), each, None)
-                continue
-            self._told_retired.discard(each.name)
-            revision = run_v2.Revision.deserialize(each.body)
             # what a service or revision keeps at the least, it keeps only where there is traffic [revision_template.proto]
             least = max(service.scaling.min_instance_count, revision.scaling.min_instance_count) if key in with_traffic else 0
             reachable[key] = replace(blueprints.read(revision, each.image), least=least)
             self._tell_activity(revision, each, reachable[key])
         shares = tuple(Share(reachable[each.revision], each.percent) for each in targets if each.percent and each.revision in reachable)
         tags = {each.tag: reachable[each.revision] for each in targets if each.tag and each.revision in reachable}
-        self._proxy.route(name, Routes(shares, tags, access.read(service, stored.policy)))
-        self._fleet.settle({each.key: each for each in reachable.values()}, retired)
+        routes = Routes(shares, tags, access.read(service, stored.policy))
+        retired = sorted(found.keys() - served)
+        self._state.afterwards(lambda: self._proxy.route(name, routes))
+        self._state.afterwards(lambda: self._fleet.settle({each.key: each for each in reachable.values()}, retired))
 
     def _tell_activity(self, revision: run_v2.Revision, stored: StoredRevision, active: Blueprint | None) -> None:
         before = run_v2.Revision.serialize(revision)
         conditions.activity(revision, active=active is not None, least=active.least if active else 0)
-        if run_v2.Revision.serialize(revision) != before:
-            self.save(revision, stored)
+        told = replace(stored, activity="active" if active else "retired")
+        if told != stored or run_v2.Revision.serialize(revision) != before:
+            self.save(revision, told)
 
     def blueprints(self) -> dict[str, Blueprint]:
         """Every ready revision by its full name."""
@@ -257,16 +302,36 @@ class Reconciler:
             await self._fleet.adopt(self.blueprints())
         except Refusal as refusal:
             log.warning("%s", refusal.message)
-        for stored in self._state.services():
-            name, service = ServiceName.parse(stored.name), run_v2.Service.deserialize(stored.body)
-            if service.uri:  # the ports are the same as ever, unless somebody else took one meanwhile
-                service.uri = self._proxy.reserve(name)
-                service.urls = [service.uri]
-            for status in service.traffic_statuses:
-                if status.tag:
-                    status.uri = self._proxy.reserve(name, status.tag)
-            self._state.put_service(replace(stored, body=run_v2.Service.serialize(service)))
-            self.serve(name)
+        with self._state.transaction():
+            unfinished = {each.service for each in self._state.pending_revisions()}
+            for stored in self._state.services():
+                if self._restore(stored):
+                    unfinished.add(stored.name)
+        for service in sorted(unfinished):  # their operations go on with them; where one was deleted, nobody else would
+            task = asyncio.create_task(self._finish(ServiceName.parse(service)))
+            self._again.add(task)
+            task.add_done_callback(self._again.discard)
+        self._fleet.drop(self._state.retired_revisions())  # one may just have been ending
+
+    def _restore(self, stored: StoredService) -> bool:
+        """Serve as before; gives whether there is more to do."""
+        name, service = ServiceName.parse(stored.name), run_v2.Service.deserialize(stored.body)
+        if service.uri:  # the ports are the same as ever, unless somebody else took one meanwhile
+            service.uri = self._proxy.reserve(name)
+            service.urls = [service.uri]
+        for status in service.traffic_statuses:
+            if status.tag:
+                status.uri = self._proxy.reserve(name, status.tag)
+        body = run_v2.Service.serialize(service)
+        if body != stored.body:
+            self._state.put_service(replace(stored, body=body))
+        self.serve(name)
+        return bool(service.reconciling)
+
+    async def _finish(self, name: ServiceName) -> None:
+        for pending in self._state.pending_revisions(str(name)):
+            await self.trial(pending.name)
+        await self._state.insist(lambda: self.settle(name))
 
     def reachable(self, name: ServiceName, revision: str) -> bool:
         """Whether a revision has traffic or a tag, in fact or by its service's wish."""
@@ -277,20 +342,27 @@ class Reconciler:
     def forget_revision(self, revision: str) -> None:
         """Delete a revision that does not serve."""
         self._state.delete_revision(revision)
-        self._fleet.drop([revision])
+        self._state.afterwards(lambda: self._fleet.drop([revision]))
 
     def forget(self, name: ServiceName) -> None:
         """Delete a service with its revisions."""
-        revisions = [each.name for each in self._state.revisions(str(name))]
-        self._proxy.forget(name)
+        revisions = self._state.revision_names(str(name))
         self._state.delete_service(str(name))
-        self._fleet.drop(revisions)
+        self._state.afterwards(lambda: self._proxy.forget(name))
+        self._state.afterwards(lambda: self._fleet.drop(revisions))
 
     async def close(self) -> None:
         """Stop trying; what was pending is tried again after a restart."""
-        for task in list(self._trials.values()):
+        tasks = [*self._trials.values(), *self._again]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._trials.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def serving(revision: str) -> Refusal:
+    """Why a revision cannot be deleted (text: quoted by other emulators' tests)."""
+    text = f'Revision "{short(revision)}" cannot be directly deleted because it is actively serving.'
+    return Refusal(Code.FAILED_PRECONDITION, text)
 
 
 def _part(kind: str, problem: str, *, waiting: bool) -> conditions.Condition:

@@ -8,14 +8,13 @@ from google.longrunning import operations_pb2
 
 from localcloud import changes, clock, defaults, iam, naming, validation
 from localcloud.engine import Engine
+from localcloud.jobs import Jobs
 from localcloud.naming import ServiceName, short
-from localcloud.operations import Operations, Work
 from localcloud.pages import page
-from localcloud.reconcile import Reconciler
+from localcloud.reconcile import Reconciler, serving
 from localcloud.state import State, StoredRevision, StoredService
 from localcloud.wire import Code, Context, Refusal, pack, to_pb
 
-_SOON_S = 0.05  # what is done this soon is told as done at once
 _MOST_REVISIONS = 1000
 
 
@@ -32,12 +31,15 @@ class Change:
 class Services:
     """google.cloud.run.v2.Services."""
 
-    def __init__(self, state: State, engine: Engine, operations: Operations, reconciler: Reconciler) -> None:
-        self._state, self._engine, self._operations, self._reconciler = state, engine, operations, reconciler
+    def __init__(self, state: State, engine: Engine, jobs: Jobs, reconciler: Reconciler) -> None:
+        self._state, self._engine, self._jobs, self._reconciler = state, engine, jobs, reconciler
 
     async def CreateService(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[service.proto CreateService]"""
-        return await self._carry_out(lambda: self._creation(request.parent, request.service_id, request.service), request.validate_only)
+        def plan() -> Change:
+            return self._creation(request.parent, request.service_id, request.service)
+
+        return await self._carry_out("CreateService", plan, request.validate_only)
 
     async def UpdateService(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[service.proto UpdateService] With an etag: only if nothing was written in between."""
@@ -51,7 +53,7 @@ class Services:
                 raise naming.service_missing(name)
             return self._update(name, stored, request.service, list(request.update_mask.paths))
 
-        return await self._carry_out(plan, request.validate_only)
+        return await self._carry_out("UpdateService", plan, request.validate_only)
 
     async def GetService(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[service.proto GetService]"""
@@ -77,13 +79,7 @@ class Services:
         service.delete_time = clock.now()
         if request.validate_only:
             return _done(name.parent, service)
-        self._reconciler.forget(name)
-
-        async def gone() -> Any:
-            return service
-
-        operation = self._operations.start(name.parent, service, gone())
-        return await self._operations.settled(operation, _SOON_S)
+        return await self._jobs.soon(self._jobs.delete("DeleteService", name, service))
 
     async def GetIamPolicy(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[iam_policy.proto GetIamPolicy]"""
@@ -93,22 +89,15 @@ class Services:
         """[iam_policy.proto SetIamPolicy] In force with the next request [the real one takes seconds]."""
         name, stored = self._stored(request.resource)
         policy = iam.changed(stored.policy, request)
-        self._state.put_service(replace(stored, policy=policy.SerializeToString()))
-        self._reconciler.serve(name)
+        with self._state.transaction():
+            self._state.put_service(replace(stored, policy=policy.SerializeToString()))
+            self._reconciler.serve(name)
         return policy
 
     async def TestIamPermissions(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[iam_policy.proto TestIamPermissions]"""
         self._stored(request.resource)
         return iam.permissions(request)
-
-    def again(self, resume: str) -> Work | None:
-        """The work of an operation that a restart interrupted."""
-        kind, service, revision = resume.split(" ")
-        name = ServiceName.parse(service)
-        if kind == "deploy":
-            return self._reconciler.deploy(name, revision)
-        return self._reconciler.shift(name) if kind == "shift" else None
 
     def _stored(self, full_name: str) -> tuple[ServiceName, StoredService]:
         name = ServiceName.parse(full_name)
@@ -137,7 +126,7 @@ class Services:
         defaults.fill_service(service)
         validation.service(service, name.service)
         revision = self._new_revision(name, stored, service, before)
-        known = {short(each.name) for each in self._state.revisions(str(name))}
+        known = {short(each) for each in self._state.revision_names(str(name))}
         validation.traffic(service.traffic, known | ({short(revision.name)} if revision else set()))
         service = changes.stamped(service)
         if revision is not None:
@@ -164,7 +153,7 @@ class Services:
         body, kept = run_v2.Revision.serialize(made), run_v2.RevisionTemplate.serialize(bare)
         return StoredRevision(made.name, str(name), number, body, kept, image="", phase="pending", message="")
 
-    async def _carry_out(self, plan: Any, validate_only: bool) -> Any:
+    async def _carry_out(self, method: str, plan: Any, validate_only: bool) -> Any:
         change: Change = plan()
         if validate_only:
             return _done(change.name.parent, change.service)
@@ -174,29 +163,29 @@ class Services:
         name, revision = change.name, change.revision
         change.service.reconciling = True
         made = change.stored.made + (1 if revision else 0)
-        self._state.put_service(replace(change.stored, body=run_v2.Service.serialize(change.service), made=made))
-        if revision is not None:
-            self._state.put_revision(revision)
-            self._forget_oldest(name)
-            resume, work = f"deploy {name} {revision.name}", self._reconciler.deploy(name, revision.name)
-        else:
-            resume, work = f"shift {name} -", self._reconciler.shift(name)
-        operation = self._operations.start(name.parent, change.service, work, resume=resume)
-        return await self._operations.settled(operation, _SOON_S)
+        with self._state.transaction():
+            self._state.put_service(replace(change.stored, body=run_v2.Service.serialize(change.service), made=made))
+            if revision is not None:
+                self._state.put_revision(revision)
+                self._forget_oldest(name)
+                operation = self._jobs.deploy(method, name, change.service, revision.name)
+            else:
+                operation = self._jobs.shift(method, name, change.service)
+        return await self._jobs.soon(operation)
 
     def _forget_oldest(self, name: ServiceName) -> None:
         """Beyond 1000 revisions the oldest that do not serve are deleted [https://cloud.google.com/run/quotas]."""
         latest_ready = self._reconciler.read(name).latest_ready_revision
-        for stored in self._state.revisions(str(name))[_MOST_REVISIONS:]:
-            if stored.name != latest_ready and not self._reconciler.reachable(name, short(stored.name)):
-                self._reconciler.forget_revision(stored.name)
+        for revision in self._state.revision_names(str(name))[_MOST_REVISIONS:]:
+            if revision != latest_ready and not self._reconciler.reachable(name, short(revision)):
+                self._reconciler.forget_revision(revision)
 
 
 class Revisions:
     """google.cloud.run.v2.Revisions."""
 
-    def __init__(self, state: State, operations: Operations, reconciler: Reconciler) -> None:
-        self._state, self._operations, self._reconciler = state, operations, reconciler
+    def __init__(self, state: State, jobs: Jobs, reconciler: Reconciler) -> None:
+        self._state, self._jobs, self._reconciler = state, jobs, reconciler
 
     async def GetRevision(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[revision.proto GetRevision]"""
@@ -225,18 +214,11 @@ class Revisions:
         if service.latest_created_revision == stored.name:
             raise Refusal(Code.FAILED_PRECONDITION, f"The latest created Revision '{short(stored.name)}' cannot be directly deleted.")
         if self._reconciler.reachable(name, short(stored.name)):
-            text = f'Revision "{short(stored.name)}" cannot be directly deleted because it is actively serving.'
-            raise Refusal(Code.FAILED_PRECONDITION, text)
+            raise serving(stored.name)
         revision.delete_time = clock.now()
         if request.validate_only:
             return _done(name.parent, revision)
-        self._reconciler.forget_revision(stored.name)
-
-        async def gone() -> Any:
-            return revision
-
-        operation = self._operations.start(name.parent, revision, gone())
-        return await self._operations.settled(operation, _SOON_S)
+        return await self._jobs.soon(self._jobs.delete_revision("DeleteRevision", name, revision))
 
     def _stored(self, full_name: str) -> StoredRevision:
         stored = self._state.revision(full_name)

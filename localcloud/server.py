@@ -20,6 +20,7 @@ from localcloud.engine import Engine
 from localcloud.faults import Faults
 from localcloud.identity import Identity
 from localcloud.instances import Fleet
+from localcloud.jobs import Jobs
 from localcloud.logs import Logging, LogStore
 from localcloud.operations import Operations
 from localcloud.output import Output
@@ -67,7 +68,7 @@ async def serve(settings: Settings) -> None:
     proxy = Proxy(settings.host, settings.clone, state, fleet, store, identity)
     reconciler = Reconciler(state, engine, fleet, proxy)
     operations = Operations(state)
-    services = Services(state, engine, operations, reconciler)
+    jobs = Jobs(operations, reconciler)
     artifacts = Artifacts(settings.registry, settings.state / "artifacts.sqlite", operations)
     faults = Faults()
     admin = Admin(settings.host, state, faults)
@@ -75,8 +76,8 @@ async def serve(settings: Settings) -> None:
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))  # a second server must not share the port
     server.add_generic_rpc_handlers(
         (
-            wire.service("google.cloud.run_v2", run_v2.ServicesClient, services, gate),
-            wire.service("google.cloud.run_v2", run_v2.RevisionsClient, Revisions(state, operations, reconciler), gate),
+            wire.service("google.cloud.run_v2", run_v2.ServicesClient, Services(state, engine, jobs, reconciler), gate),
+            wire.service("google.cloud.run_v2", run_v2.RevisionsClient, Revisions(state, jobs, reconciler), gate),
             wire.service("google.cloud.artifactregistry_v1", artifactregistry_v1.ArtifactRegistryClient, artifacts, gate),
             wire.service("google.cloud.logging_v2", LoggingServiceV2Client, Logging(store), gate),
             wire.service("google.cloud.secretmanager_v1", secretmanager_v1.SecretManagerServiceClient, Secrets(secrets), gate),
@@ -87,7 +88,7 @@ async def serve(settings: Settings) -> None:
     await proxy.open()
     await reconciler.restore()
     fleet.watch(reconciler.blueprints)
-    operations.resume(services.again)
+    operations.resume(jobs.again)
     await server.start()
     address = await admin.open(settings.admin_port, settings.state / "admin")
     print(f"localcloud serves on {settings.host}:{settings.port} (clone {settings.clone}, state {settings.state})", flush=True)

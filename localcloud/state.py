@@ -18,16 +18,22 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS services (name TEXT PRIMARY KEY, body BLOB NOT NULL, policy BLOB NOT NULL DEFAULT x'',
     made INTEGER NOT NULL DEFAULT 0, routes TEXT NOT NULL DEFAULT '[]');
 CREATE TABLE IF NOT EXISTS revisions (name TEXT PRIMARY KEY, service TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL,
-    template BLOB NOT NULL, image TEXT NOT NULL DEFAULT '', phase TEXT NOT NULL, message TEXT NOT NULL DEFAULT '');
+    template BLOB NOT NULL, image TEXT NOT NULL DEFAULT '', phase TEXT NOT NULL, message TEXT NOT NULL DEFAULT '',
+    activity TEXT NOT NULL DEFAULT '');
 CREATE INDEX IF NOT EXISTS revisions_of ON revisions (service, number);
+CREATE INDEX IF NOT EXISTS revisions_active ON revisions (service) WHERE phase = 'ready' AND activity != 'retired';
 CREATE TABLE IF NOT EXISTS operations (number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE NOT NULL, body BLOB NOT NULL,
     done INTEGER NOT NULL, resume TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS ports (service TEXT NOT NULL, tag TEXT NOT NULL, port INTEGER NOT NULL UNIQUE, PRIMARY KEY (service, tag));
 CREATE TABLE IF NOT EXISTS cursors (container TEXT NOT NULL, stream TEXT NOT NULL, stamp TEXT NOT NULL, PRIMARY KEY (container, stream));
 """
 
+_VERSION = 1
+_CHANGES = ("ALTER TABLE revisions ADD COLUMN activity TEXT NOT NULL DEFAULT ''",)  # what made each version of the one before
+
 _KEPT_OPERATIONS = 5000
 Phase = Literal["pending", "ready", "failed"]
+Activity = Literal["", "active", "retired"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class StoredService:
 
 @dataclass(frozen=True)
 class StoredRevision:
-    """A revision's row: the message, the template that it was made of (without its name), and the image by digest."""
+    """A revision's row: the message, the template that it was made of (without its name), the image by digest, and what was told
+    of its activity."""
 
     name: str
     service: str
@@ -53,9 +60,13 @@ class StoredRevision:
     image: str
     phase: Phase
     message: str
+    activity: Activity = ""
 
 
 _READING = ("SELECT", "PRAGMA", "ROLLBACK")
+
+
+_REVISION = "name, service, number, body, template, image, phase, message, activity"
 
 
 class DiskRefuses(Refusal):
@@ -112,7 +123,19 @@ class State:
         self._afterwards: list[tuple[Callable[[], object], Callable[[], object]]] = []
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.executescript(_SCHEMA)
+        self._update()
+        self._db.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
+
+    def _update(self) -> None:
+        """Bring the file of an earlier version to this one's form."""
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            raise sqlite3.DatabaseError(f"it was written by a later version of the local cloud: {version}, and this one knows {_VERSION}")
+        if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'revisions'").fetchone():
+            with self.transaction():
+                for change in _CHANGES[version:]:
+                    self._db.execute(change)
+                self._db.execute(f"PRAGMA user_version = {_VERSION}")
 
     @property
     def connection(self) -> Connection:
@@ -189,7 +212,7 @@ class State:
             self._db.execute("DELETE FROM revisions WHERE service = ?", (name,))
             self._db.execute("DELETE FROM ports WHERE service = ?", (name,))
 
-    # revisions
+    # revisions (a service may have a thousand, most of them retired: what is done often reads only those that it needs)
 
     def revision(self, name: str) -> StoredRevision | None:
         """Give one revision by its full name."""
@@ -200,6 +223,30 @@ class State:
         """Give the revisions of a service, newest first."""
         return self._revisions("WHERE service = ? ORDER BY number DESC", (service,))
 
+    def revision_names(self, service: str) -> list[str]:
+        """Give the full names of a service's revisions, newest first."""
+        return [row[0] for row in self._db.execute("SELECT name FROM revisions WHERE service = ? ORDER BY number DESC", (service,))]
+
+    def latest_ready(self, service: str) -> str:
+        """Give the full name of the newest revision that is ready ("" if none is)."""
+        query = "SELECT name FROM revisions WHERE service = ? AND phase = 'ready' ORDER BY number DESC LIMIT 1"
+        row = self._db.execute(query, (service,)).fetchone()
+        return row[0] if row else ""
+
+    def active_revisions(self, service: str) -> list[StoredRevision]:
+        """Give the ready revisions that are not yet told to be retired."""
+        return self._revisions("WHERE service = ? AND phase = 'ready' AND activity != 'retired'", (service,))
+
+    def pending_revisions(self, service: str | None = None) -> list[StoredRevision]:
+        """Give the revisions, of one service or of all, that are still to be tried."""
+        if service is None:
+            return self._revisions("WHERE phase = 'pending' ORDER BY service, number", ())
+        return self._revisions("WHERE service = ? AND phase = 'pending' ORDER BY number", (service,))
+
+    def retired_revisions(self) -> list[str]:
+        """Give the full names of all revisions that were told to be retired."""
+        return [row[0] for row in self._db.execute("SELECT name FROM revisions WHERE activity = 'retired'")]
+
     def all_revisions(self) -> list[StoredRevision]:
         """Give every revision, newest first within its service."""
         return self._revisions("ORDER BY service, number DESC", ())
@@ -207,9 +254,8 @@ class State:
     def put_revision(self, stored: StoredRevision) -> None:
         """Write one revision."""
         self._db.execute(
-            "INSERT OR REPLACE INTO revisions (name, service, number, body, template, image, phase, message) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (stored.name, stored.service, stored.number, stored.body, stored.template, stored.image, stored.phase, stored.message),
+            f"INSERT OR REPLACE INTO revisions ({_REVISION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            tuple(getattr(stored, each) for each in _REVISION.split(", ")),
         )
 
     def delete_revision(self, name: str) -> None:
@@ -217,8 +263,7 @@ class State:
         self._db.execute("DELETE FROM revisions WHERE name = ?", (name,))
 
     def _revisions(self, where: str, values: tuple[str, ...]) -> list[StoredRevision]:
-        query = f"SELECT name, service, number, body, template, image, phase, message FROM revisions {where}"
-        return [StoredRevision(*row) for row in self._db.execute(query, values)]
+        return [StoredRevision(*row) for row in self._db.execute(f"SELECT {_REVISION} FROM revisions {where}", values)]
 
     # operations
 
