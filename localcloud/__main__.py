@@ -45,6 +45,8 @@ def _settings(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--admin-port", type=_port_or_any, default=0, help="the admin endpoint's port (0: as before, or a free one)")
     parser.add_argument("--state", type=Path, required=True, help="the folder for the state and the logs")
     parser.add_argument("--registry", required=True, help="host:port of the image registry behind Artifact Registry")
+    where = "the port that Docker pushes to and pulls from (0: the one it always had, else a free one)"
+    parser.add_argument("--registry-port", type=_port, default=0, help=where)
     parser.add_argument("--clone", required=True, type=_clone, help="the label of this clone's containers")
     parser.add_argument("--startup-seconds", type=_seconds, default=30, help="how long a container may take to listen (30; 240 on Google)")
     parser.add_argument("--idle-seconds", type=_seconds, default=900, help="how long an instance is kept without requests (900)")
@@ -59,6 +61,7 @@ def _settings(arguments: Sequence[str]) -> Settings:
         found.admin_port,
         found.state.resolve(),
         found.registry,
+        found.registry_port,
         found.clone,
         found.startup_seconds,
         found.idle_seconds,

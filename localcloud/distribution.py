@@ -1,15 +1,17 @@
-"""Reads a Docker registry by its HTTP API v2: which images and tags there are, and what a manifest weighs.
+"""Speaks to a Docker registry by its HTTP API v2: which images and tags there are, what a manifest weighs; deletes and tags.
 
 https://distribution.github.io/distribution/spec/api/
 """
 
 import asyncio
+import hashlib
 import json
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import urljoin
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import httpx
 
@@ -71,6 +73,32 @@ class Distribution:
         size = int(config.get("size", 0)) + sum(int(layer["size"]) for layer in body.get("layers", []))
         return Manifest(digest, media_type, size, await self._built(name, str(config.get("digest", ""))))
 
+    async def delete(self, name: str, digest: str) -> None:
+        """Delete a manifest, and with it every tag that points to it."""
+        await self._ask("DELETE", f"/v2/{name}/manifests/{digest}")
+
+    async def tag(self, name: str, digest: str, tag: str) -> None:
+        """Have a tag point to a digest that is there."""
+        found = await self._ask("GET", f"/v2/{name}/manifests/{digest}", headers=_ACCEPT)
+        if found is not None:
+            headers = {"Content-Type": found.headers["Content-Type"]}
+            await self._ask("PUT", f"/v2/{name}/manifests/{tag}", headers=headers, content=found.content)
+
+    async def untag(self, name: str, tag: str) -> None:
+        """Remove a tag alone. This registry only deletes manifests: the tag moves to a manifest of its own, which goes."""
+        config = secrets.token_hex(16).encode()
+        digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
+        begun = await self._ask("POST", f"/v2/{name}/blobs/uploads/")
+        if begun is None:
+            return
+        place = urlsplit(begun.headers["Location"])
+        await self._ask("PUT", f"{place.path}?{place.query}&{urlencode({'digest': digest})}", content=config)
+        layer = {"mediaType": "application/vnd.docker.container.image.v1+json", "size": len(config), "digest": digest}
+        body = json.dumps({"schemaVersion": 2, "mediaType": _MANIFESTS[-1], "config": layer, "layers": []}).encode()
+        put = await self._ask("PUT", f"/v2/{name}/manifests/{tag}", headers={"Content-Type": _MANIFESTS[-1]}, content=body)
+        if put is not None:
+            await self.delete(name, put.headers["Docker-Content-Digest"])
+
     async def close(self) -> None:
         await self._http.aclose()
 
@@ -90,10 +118,12 @@ class Distribution:
                 yield str(name)
             path = urljoin(path, answer.links["next"]["url"]) if "next" in answer.links else ""
 
-    async def _ask(self, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response | None:
+    async def _ask(
+        self, method: str, path: str, headers: dict[str, str] | None = None, content: bytes | None = None
+    ) -> httpx.Response | None:
         """The answer; None for 404."""
         try:
-            answer = await self._http.request(method, path, headers=headers, follow_redirects=True)
+            answer = await self._http.request(method, path, headers=headers, content=content, follow_redirects=True)
         except httpx.HTTPError as error:
             raise RegistryDown(
                 f"The registry at {self._registry} does not answer ({type(error).__name__}: {error}). Start it, or see its log."

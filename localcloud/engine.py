@@ -53,6 +53,7 @@ class Engine:
 
     def __init__(self, clone: str) -> None:
         self.clone = clone
+        self.credentials: Callable[[str], dict[str, str] | None] = lambda _: None  # what to show the registry of an image
         self._client: Any = None
         self._lock = threading.Lock()
         self._cpus = 0.0
@@ -65,7 +66,7 @@ class Engine:
     async def resolve(self, project: str, revision: str, image: str) -> str:
         """Give the image by its digest, as the registry has it now; a Failure if it is missing, closed to us or for another machine."""
         try:
-            found = await self._call(lambda api: api.inspect_distribution(image))
+            found = await self._call(lambda api: api.inspect_distribution(image, auth_config=self.credentials(image)))
         except NotFound:
             raise failures.image_missing(revision, image) from None
         except InvalidRepository as error:
@@ -86,7 +87,7 @@ class Engine:
         except ImageNotFound:
             pass
         try:
-            await self._call(lambda api: api.pull(image, platform="linux/amd64"), seconds=_PULL_S)
+            await self._call(lambda api: api.pull(image, platform="linux/amd64", auth_config=self.credentials(image)), seconds=_PULL_S)
         except NotFound:
             raise failures.image_missing(revision, image) from None
         except APIError as error:

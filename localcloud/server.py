@@ -16,6 +16,7 @@ from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2
 from localcloud import wire
 from localcloud.admin import Admin
 from localcloud.artifacts import Artifacts
+from localcloud.catalog import Catalog
 from localcloud.engine import Engine
 from localcloud.faults import Faults
 from localcloud.identity import Identity
@@ -27,6 +28,7 @@ from localcloud.output import Output
 from localcloud.pods import Pods
 from localcloud.proxy import Proxy
 from localcloud.reconcile import Reconciler
+from localcloud.registryfront import CannotListen, RegistryFront
 from localcloud.run import Revisions, Services
 from localcloud.secretmanager import Secrets
 from localcloud.secretstore import SecretStore
@@ -48,6 +50,7 @@ class Settings:
     admin_port: int
     state: Path
     registry: str
+    registry_port: int  # 0: the one it always had, else a free one
     clone: str
     startup_seconds: float
     idle_seconds: float
@@ -69,10 +72,13 @@ async def serve(settings: Settings) -> None:
     reconciler = Reconciler(state, engine, fleet, proxy)
     operations = Operations(state)
     jobs = Jobs(operations, reconciler)
-    artifacts = Artifacts(settings.registry, settings.state / "artifacts.sqlite", operations)
     faults = Faults()
     admin = Admin(settings.host, state, faults)
     gate = wire.gates(faults.gate)
+    catalog = Catalog(settings.registry, state.connection)
+    front = _front(settings, state, catalog)
+    engine.credentials = front.credentials
+    artifacts = Artifacts(catalog, operations)
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))  # a second server must not share the port
     server.add_generic_rpc_handlers(
         (
@@ -85,6 +91,7 @@ async def serve(settings: Settings) -> None:
         )
     )
     _bind(server, settings)
+    await front.open()
     await proxy.open()
     await reconciler.restore()
     fleet.watch(reconciler.blueprints)
@@ -102,6 +109,7 @@ async def serve(settings: Settings) -> None:
     await fleet.close()
     if settings.down_removes:
         await remove_containers(engine)
+    await front.close()
     await artifacts.close()
     engine.close()
     store.close()
@@ -114,6 +122,16 @@ async def remove_containers(engine: Engine) -> int:
     found = await engine.containers()
     await asyncio.gather(*(engine.remove(each.id) for each in found))
     return len(found)
+
+
+def _front(settings: Settings, state: State, catalog: Catalog) -> RegistryFront:
+    catalog.take_over(settings.state / "artifacts.sqlite")
+    try:
+        front = RegistryFront(settings.host, state, catalog, port=settings.registry_port)
+    except CannotListen as error:
+        raise CannotServe(str(error)) from None
+    catalog.host = front.address
+    return front
 
 
 def _bind(server: grpc.aio.Server, settings: Settings) -> None:

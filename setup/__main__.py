@@ -46,10 +46,10 @@ def down(clone: Clone) -> bool:
 
 def clean(clone: Clone) -> bool:
     """End everything, then remove what this clone wrote: its images, .relais, .venv."""
-    registry = read_env(clone).get("RELAIS_REGISTRY", "")
+    registries = [read_env(clone).get(name, "") for name in ("RELAIS_IMAGES", "RELAIS_REGISTRY")]
     down(clone)
     if not engine.silence():
-        if registry:
+        for registry in filter(None, registries):
             engine.remove_tags(registry)
         engine.remove_images(f"relais.clone={clone.id}")
     for folder in (clone.home, clone.venv):

@@ -14,7 +14,7 @@ from setup.trouble import Trouble
 
 HOST = "127.0.0.1"
 # The name of the setting, the first port to try.
-PORTS = {"REGISTRY_PORT": 5000, "CLOUD_PORT": 8800, "PREFECT_PORT": 4200}
+PORTS = {"REGISTRY_PORT": 5000, "IMAGES_PORT": 5500, "CLOUD_PORT": 8800, "PREFECT_PORT": 4200}
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def environment(clone: Clone, ports: Mapping[str, int], base_image: str) -> dict
         "RELAIS_SAMPLE": str(clone.sample),
         "RELAIS_CLONE": clone.id,
         "RELAIS_REGISTRY": f"localhost:{ports['REGISTRY_PORT']}",
+        "RELAIS_IMAGES": f"localhost:{ports['IMAGES_PORT']}",  # Artifact Registry's own front, before that registry
         "RELAIS_BASE_IMAGE": base_image,
         "CLOUDRUN_EMULATOR_HOST": f"{HOST}:{ports['CLOUD_PORT']}",
         "PREFECT_HOME": str(clone.home / "prefect"),
@@ -111,6 +112,7 @@ def kept_ports(env: Mapping[str, str]) -> dict[str, int]:
     """The ports that an earlier set-up chose."""
     said = {
         "REGISTRY_PORT": env.get("RELAIS_REGISTRY", "").rpartition(":")[2],
+        "IMAGES_PORT": env.get("RELAIS_IMAGES", "").rpartition(":")[2],
         "CLOUD_PORT": env.get("CLOUDRUN_EMULATOR_HOST", "").rpartition(":")[2],
         "PREFECT_PORT": env.get("PREFECT_SERVER_API_PORT", ""),
     }

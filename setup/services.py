@@ -42,7 +42,7 @@ def steps(clone: Clone) -> list[Step]:
 
 def in_use(clone: Clone) -> set[str]:
     """The settings whose ports are held by this clone's own running services."""
-    owner = {"REGISTRY_PORT": "registry", "CLOUD_PORT": "local-cloud", "PREFECT_PORT": "prefect-server"}
+    owner = {"REGISTRY_PORT": "registry", "IMAGES_PORT": "local-cloud", "CLOUD_PORT": "local-cloud", "PREFECT_PORT": "prefect-server"}
     return {name for name in PORTS if running(_record(clone, owner[name]))}
 
 
@@ -91,6 +91,7 @@ def local_cloud(clone: Clone) -> Service:
     state = clone.home / "cloud"
     state.mkdir(parents=True, exist_ok=True)
     arguments = ["--port", str(port), "--state", str(state), "--registry", env["RELAIS_REGISTRY"], "--clone", clone.id]
+    arguments += ["--registry-port", str(kept_ports(env)["IMAGES_PORT"])]
     return Service(
         name="local cloud",
         command=[str(clone.python), "-m", "localcloud", *arguments],

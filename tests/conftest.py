@@ -109,6 +109,7 @@ class Cloud:
 
     host: str
     registry: str
+    images: str  # where Docker pushes to: the local cloud's own front, before the registry
     state: Path
     clone: str
     server: Server
@@ -147,17 +148,18 @@ def _answers(url: str) -> bool:
 def start_cloud(folder: Path, registry: str, *options: str) -> Cloud:
     """A local cloud with its state below this folder; options as its command line takes them."""
     host, clone, state = f"127.0.0.1:{_free_port()}", f"t{secrets.token_hex(3)}", folder / "state"
+    images = _free_port()
     state.mkdir(parents=True)
     command = [sys.executable, "-m", "localcloud", "--port", host.rpartition(":")[2]]
-    command += ["--state", str(state), "--registry", registry, "--clone", clone, *options]
-    cloud = Cloud(host, registry, state, clone, Server(command, folder / "localcloud.log", lambda: _listens(host)))
+    command += ["--state", str(state), "--registry", registry, "--registry-port", str(images), "--clone", clone, *options]
+    cloud = Cloud(host, registry, f"localhost:{images}", state, clone, Server(command, folder / "localcloud.log", lambda: _listens(host)))
     cloud.start()
     return cloud
 
 
-def remove_all(engine: docker.DockerClient, clone: str) -> None:
-    """Remove the containers and images of a test's clone id, and nothing else."""
-    label: dict[str, str | list[str] | bool] = {"label": f"relais.clone={clone}"}
+def remove_all(engine: docker.DockerClient, cloud: Cloud) -> None:
+    """Remove the containers of a test's local cloud and the images made for it, and nothing else."""
+    label: dict[str, str | list[str] | bool] = {"label": f"relais.clone={cloud.clone}"}
 
     def gone(container: docker.models.containers.Container) -> None:
         with contextlib.suppress(docker.errors.APIError):
@@ -168,6 +170,11 @@ def remove_all(engine: docker.DockerClient, clone: str) -> None:
     for image in engine.images.list(filters=label):
         with contextlib.suppress(docker.errors.APIError):
             engine.images.remove(str(image.id), force=True)
+    for image in engine.images.list():
+        for name in (*image.tags, *image.attrs["RepoDigests"]):
+            if name.startswith(f"{cloud.images}/"):
+                with contextlib.suppress(docker.errors.APIError):
+                    engine.images.remove(name, force=True)
 
 
 @pytest.fixture(scope="session")
@@ -217,7 +224,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, registry: str, engine: docke
         yield cloud
     finally:
         cloud.server.stop()
-        remove_all(engine, cloud.clone)
+        remove_all(engine, cloud)
 
 
 @pytest.fixture
@@ -234,7 +241,7 @@ def new_cloud(tmp_path: Path, registry: str, engine: docker.DockerClient) -> Ite
     finally:
         for cloud in started:
             cloud.server.stop()
-            remove_all(engine, cloud.clone)
+            remove_all(engine, cloud)
 
 
 @pytest.fixture(scope="session")

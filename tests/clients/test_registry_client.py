@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import secrets
 import socket
 import tarfile
@@ -52,9 +53,9 @@ def push(engine: docker.DockerClient, repository: Repository) -> Callable[[str, 
     return push
 
 
-def test_a_repository_says_where_docker_pushes_to(repository: Repository, registry: str) -> None:
+def test_a_repository_says_where_docker_pushes_to(repository: Repository) -> None:
     assert repository.format == "DOCKER"
-    assert repository.registry_uri == f"{registry}/{PROJECT}/{repository.name}"
+    assert re.fullmatch(rf"localhost:\d+/{PROJECT}/{repository.name}", repository.registry_uri)
 
 
 @pytest.mark.usefixtures("at_cloud")

@@ -26,7 +26,7 @@ def shop_image(registry: str, base_image: str, engine: docker.DockerClient, tmp_
     digests = [item["aux"]["Digest"] for item in pushed if "aux" in item]
     assert digests, pushed
     yield f"{name}@{digests[-1]}"
-    for image in engine.images.list():  # what the releases built and tagged for this session's registry
+    for image in engine.images.list():  # what was built and tagged for this session's registry
         for tag in image.tags:
             if tag.startswith(f"{registry}/"):
                 with contextlib.suppress(docker.errors.APIError):

@@ -21,6 +21,7 @@ from served import client, served
 
 from localcloud import wire
 from localcloud.artifacts import Artifacts
+from localcloud.catalog import Catalog
 from localcloud.operations import Operations
 from localcloud.state import State
 
@@ -101,7 +102,7 @@ def starting(registry: Registry, home: Path) -> Callable[[], Awaitable[Any]]:
     async def start() -> Any:
         state = State(home / "state.db")
         operations = Operations(state)
-        artifacts = Artifacts(registry.host, home / "artifacts.db", operations)
+        artifacts = Artifacts(Catalog(registry.host, state.connection), operations)
 
         async def close() -> None:
             await asyncio.gather(operations.close(), artifacts.close())

@@ -143,7 +143,7 @@ def test_a_state_that_is_none_is_one_sentence(tmp_path: Path) -> None:
 def test_the_state_is_for_its_user_alone(own_cloud: Callable[..., Cloud]) -> None:
     cloud = own_cloud()
     files = [path for path in cloud.state.rglob("*") if path.is_file()]
-    assert {path.name for path in files} >= {"cloud.sqlite", "logs.sqlite", "artifacts.sqlite"}
+    assert {path.name for path in files} >= {"cloud.sqlite", "logs.sqlite"}
     assert not [path for path in files if path.stat().st_mode & 0o077]
 
 
