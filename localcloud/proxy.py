@@ -24,6 +24,7 @@ from localcloud.entries import request_entry, system_entry
 from localcloud.exchange import Exchange
 from localcloud.identity import Identity
 from localcloud.instances import Fleet, Instance
+from localcloud.lines import Lines, Reply
 from localcloud.logs import LogStore
 from localcloud.naming import ServiceName
 from localcloud.routes import Routes
@@ -57,6 +58,7 @@ class Proxy:
         self._runner = web.ServerRunner(server, shutdown_timeout=5, handle_signals=False)
         self._doors = Doors(host, clone, state, self._runner)
         self._session: aiohttp.ClientSession | None = None
+        self._lines = Lines(_HEADER_BYTES)
 
     async def open(self) -> None:
         """Begin to serve."""
@@ -77,6 +79,7 @@ class Proxy:
         await self._runner.cleanup()
         if self._session is not None:
             await self._session.close()
+        self._lines.close()
 
     def reserve(self, service: ServiceName, tag: str = "") -> str:
         """Have a listener for a service or one of its tags, on the port that it always had, and give its address."""
@@ -176,32 +179,44 @@ class Proxy:
         request = exchange.request
         if self._session is None:
             raise ConnectionError("the proxy is not open")
+        if not request.body_exists and not websocket.wanted(request):
+            reply = await self._lines.ask(request.method, instance.port, exchange.path, inward)
+            try:
+                return await self._give(exchange, reply)
+            finally:
+                self._lines.release(reply)
         url = URL(f"http://127.0.0.1:{instance.port}{exchange.path}", encoded=True)
         if websocket.wanted(request):
             return await websocket.relay(exchange, self._session, url, inward)
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = _counted(exchange) if request.body_exists else None
-        async with self._session.request(request.method, url, headers=inward, data=body, allow_redirects=False) as answer:
-            if (answer.content_length or 0) > _LARGEST and request.method != "HEAD":
-                self._note(exchange, answers.TOO_LARGE)
-                return _refuse(exchange, answers.RESPONSE_TOO_LARGE)
-            outward = headers.end_to_end(answer.headers)
-            outward["Server"] = "Google Frontend"
-            exchange.status = answer.status
-            if answer.content.is_eof() and answer.content.total_bytes and "Content-Length" in outward:  # short, and all there: one write
-                exchange.sent = answer.content.total_bytes
-                return web.Response(status=answer.status, reason=answer.reason, headers=outward, body=await answer.read())
-            response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=outward)
-            await response.prepare(request)
-            async for chunk in answer.content.iter_any():
-                exchange.sent += len(chunk)
-                if not exchange.gone:  # else the instance goes on all the same: with HTTP/1 it is not told [troubleshooting]
-                    with contextlib.suppress(ConnectionError):
-                        await response.write(chunk)
-            with contextlib.suppress(ConnectionError):
-                await response.write_eof()
-            return response
+        asked = self._session.request(request.method, url, headers=inward, data=_counted(exchange), allow_redirects=False)
+        async with asked as answer:
+            return await self._give(exchange, answer)
+
+    async def _give(self, exchange: Exchange, answer: "aiohttp.ClientResponse | Reply") -> web.StreamResponse:
+        """Pass an instance's answer on to the client as it comes."""
+        request, content = exchange.request, answer.content
+        outward = headers.end_to_end(answer.headers)
+        outward["Server"] = "Google Frontend"
+        length = outward.get("Content-Length", "")
+        if length.isdecimal() and int(length) > _LARGEST and request.method != "HEAD":
+            self._note(exchange, answers.TOO_LARGE)
+            return _refuse(exchange, answers.RESPONSE_TOO_LARGE)
+        exchange.status = answer.status
+        if length and content.is_eof() and content.total_bytes:  # short, and all there: one write
+            exchange.sent = content.total_bytes
+            return web.Response(status=answer.status, reason=answer.reason, headers=outward, body=await content.read())
+        response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=outward)
+        await response.prepare(request)
+        async for chunk in content.iter_any():
+            exchange.sent += len(chunk)
+            if not exchange.gone:  # else the instance goes on all the same: with HTTP/1 it is not told [troubleshooting]
+                with contextlib.suppress(ConnectionError):
+                    await response.write(chunk)
+        with contextlib.suppress(ConnectionError):
+            await response.write_eof()
+        return response
 
     # what is told of it
 
