@@ -203,7 +203,7 @@ class Proxy:
         if length.isdecimal() and int(length) > _LARGEST and request.method != "HEAD":
             self._note(exchange, answers.TOO_LARGE)
             return _refuse(exchange, answers.RESPONSE_TOO_LARGE)
-        exchange.status = answer.status
+        exchange.status = 499 if exchange.gone else answer.status
         if length and content.is_eof() and content.total_bytes:  # short, and all there: one write
             exchange.sent = content.total_bytes
             return web.Response(status=answer.status, reason=answer.reason, headers=outward, body=await content.read())
@@ -222,8 +222,6 @@ class Proxy:
 
     def _write(self, exchange: Exchange) -> None:
         request, service, blueprint = exchange.request, exchange.service, exchange.blueprint
-        if exchange.gone and exchange.status not in (101, 503, 504):
-            exchange.status, exchange.remark = 499, ""
         ended = time.monotonic()
         if self._metrics is not None and blueprint is not None and exchange.counted:
             self._metrics.request(blueprint, exchange.status, ended - (exchange.placed or exchange.started))
