@@ -203,7 +203,12 @@ class Proxy:
         if length.isdecimal() and int(length) > _LARGEST and request.method != "HEAD":
             self._note(exchange, answers.TOO_LARGE)
             return _refuse(exchange, answers.RESPONSE_TOO_LARGE)
-        exchange.status = 499 if exchange.gone else answer.status
+        if exchange.gone:
+            exchange.status = 499
+            async for _ in content.iter_any():  # the instance goes on all the same: with HTTP/1 it is not told [troubleshooting]
+                pass
+            return web.Response(status=499)
+        exchange.status = answer.status
         if length and content.is_eof() and content.total_bytes:  # short, and all there: one write
             exchange.sent = content.total_bytes
             return web.Response(status=answer.status, reason=answer.reason, headers=outward, body=await content.read())
@@ -211,7 +216,7 @@ class Proxy:
         await response.prepare(request)
         async for chunk in content.iter_any():
             exchange.sent += len(chunk)
-            if not exchange.gone:  # else the instance goes on all the same: with HTTP/1 it is not told [troubleshooting]
+            if not exchange.gone:
                 with contextlib.suppress(ConnectionError):
                     await response.write(chunk)
         with contextlib.suppress(ConnectionError):

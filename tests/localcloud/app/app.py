@@ -29,7 +29,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def do_GET(self):  # noqa: PLR0911
+    def do_GET(self):  # noqa: PLR0911, PLR0912
         url = urlsplit(self.path)
         asked = {key: value[0] for key, value in parse_qs(url.query).items()}
         if self.headers.get("Upgrade", "").lower() == "websocket":
@@ -53,6 +53,13 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(str(len(kept)).encode())
         if url.path == "/status":
             return self.answer(b"as asked", int(asked["code"]))
+        if url.path == "/big":
+            return self.big(int(asked["mib"]), asked.get("how", "length"))
+        if url.path == "/raw":
+            self.wfile.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" if "early" in asked else b"this is not HTTP\r\n\r\n")
+        if url.path == "/die":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+            os._exit(1)
         if url.path == "/stream":
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
@@ -65,7 +72,37 @@ class Handler(BaseHTTPRequestHandler):
             return None
         return self.answer(os.environ.get("SAY", os.environ["K_REVISION"]).encode())
 
+    def do_HEAD(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "12345")
+        self.end_headers()
+
+    def do_OPTIONS(self):
+        self.answer(b"options")
+
+    def big(self, mib, how):
+        self.send_response(200)
+        self.send_header(*(("Transfer-Encoding", "chunked") if how == "chunks" else ("Content-Length", str(mib << 20))))
+        self.end_headers()
+        for _ in range(mib):
+            self.wfile.write(b"100000\r\n%s\r\n" % bytes(1 << 20) if how == "chunks" else bytes(1 << 20))
+        self.wfile.write(b"0\r\n\r\n" if how == "chunks" else b"")
+
+    def duplex(self):
+        """Gives back each chunk of the request before the next one has come."""
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        while True:
+            line = self.rfile.readline()
+            data = self.rfile.read(int(line, 16) + 2)
+            self.wfile.write(line + data)
+            if line == b"0\r\n":
+                return
+
     def do_POST(self):
+        if self.path == "/duplex":
+            return self.duplex()
         if self.headers.get("Transfer-Encoding") == "chunked":
             body = b""
             while size := int(self.rfile.readline(), 16):
@@ -74,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
             self.rfile.readline()
         else:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        self.answer(hashlib.sha256(body).hexdigest().encode())
+        return self.answer(hashlib.sha256(body).hexdigest().encode())
 
     def websocket(self):
         accept = hashlib.sha1((self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
