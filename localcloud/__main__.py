@@ -47,6 +47,7 @@ def _settings(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--registry", required=True, help="host:port of the image registry behind Artifact Registry")
     where = "the port that Docker pushes to and pulls from (0: the one it always had, else a free one)"
     parser.add_argument("--registry-port", type=_port, default=0, help=where)
+    parser.add_argument("--log-megabytes", type=_megabytes, default=256, help="how much of log entries is kept, the newest (256)")
     parser.add_argument("--clone", required=True, type=_clone, help="the label of this clone's containers")
     parser.add_argument("--startup-seconds", type=_seconds, default=30, help="how long a container may take to listen (30; 240 on Google)")
     parser.add_argument("--idle-seconds", type=_seconds, default=900, help="how long an instance is kept without requests (900)")
@@ -62,6 +63,7 @@ def _settings(arguments: Sequence[str]) -> Settings:
         found.state.resolve(),
         found.registry,
         found.registry_port,
+        found.log_megabytes,
         found.clone,
         found.startup_seconds,
         found.idle_seconds,
@@ -95,6 +97,12 @@ def _port(text: str) -> int:
 
 def _port_or_any(text: str) -> int:
     return 0 if text == "0" else _port(text)
+
+
+def _megabytes(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,6}", text) or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of megabytes from 1 to 999999")
+    return int(text)
 
 
 def _clone(text: str) -> str:

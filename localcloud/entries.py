@@ -113,10 +113,12 @@ def request_entry(
     project: str, region: str, service: str, revision: str, instance: str, *,
     method: str, url: str, status: int, request_size: int, response_size: int, user_agent: str, remote_ip: str,
     latency_s: float, protocol: str, trace: str, start_ts: Moment, labels: Mapping[str, str] | None = None,
+    referer: str = "", server_ip: str = "", span: str = "", remark: str = "",
 ) -> Any:  # fmt: skip
     """The entry of the request log; it is written when the request has ended and bears the time of its start.
 
-    `trace` is the 32 hexadecimal digits alone. Severity: INFO below 400, WARNING for 4xx, ERROR for 5xx.
+    `trace` is the 32 hexadecimal digits alone; `remark` is what the front end says of a request
+    that it ended itself. Severity: INFO below 400, WARNING for 4xx, ERROR for 5xx.
     """
     start = nanoseconds(start_ts)
     entry = _entry(project, region, service, revision, instance, "requests", start)
@@ -128,11 +130,19 @@ def request_entry(
     request = entry.http_request
     request.request_method, request.request_url, request.status = method, url, status
     request.request_size, request.response_size = request_size, response_size
-    request.user_agent = user_agent.encode("utf-8", "replace").decode()  # it may have arrived in another encoding
+    request.user_agent, request.referer = _readable(user_agent), _readable(referer)
+    request.server_ip = server_ip
     request.remote_ip, request.protocol = remote_ip, protocol
     request.latency.seconds, request.latency.nanos = divmod(spent, _NANO)
     entry.receive_timestamp.CopyFrom(timestamp(start + spent))
+    entry.span_id = span
+    if remark:
+        entry.text_payload = remark
     return entry
+
+
+def _readable(header: str) -> str:
+    return header.encode("utf-8", "replace").decode()  # it may have arrived in another encoding
 
 
 def line_entry(

@@ -7,36 +7,49 @@ import json
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from localcloud import entries as shapes
 from localcloud import logfilter
+from localcloud.loginbox import Inbox
 
 _log = logging.getLogger(__name__)
 
 _SCHEMA: Final = """
-PRAGMA journal_mode = WAL;
 CREATE TABLE IF NOT EXISTS entries (
     seq INTEGER PRIMARY KEY, log_name TEXT COLLATE NOCASE NOT NULL, insert_id TEXT NOT NULL, timestamp INTEGER NOT NULL,
-    received INTEGER NOT NULL, severity INTEGER NOT NULL, resource_type TEXT COLLATE NOCASE, location TEXT COLLATE NOCASE,
-    service TEXT COLLATE NOCASE, revision TEXT COLLATE NOCASE, instance TEXT, body BLOB NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS once ON entries (timestamp, insert_id, log_name);
-CREATE INDEX IF NOT EXISTS by_service ON entries (service, timestamp, insert_id, log_name);
-CREATE INDEX IF NOT EXISTS by_revision ON entries (service, revision, timestamp, insert_id, log_name);
+    copy INTEGER NOT NULL DEFAULT 0, severity INTEGER NOT NULL, resource_type TEXT COLLATE NOCASE, location TEXT COLLATE NOCASE,
+    service TEXT COLLATE NOCASE, revision TEXT COLLATE NOCASE, body BLOB NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS once ON entries (timestamp, insert_id, log_name, copy);
+CREATE INDEX IF NOT EXISTS by_service ON entries (service, timestamp, insert_id, log_name, copy);
+CREATE INDEX IF NOT EXISTS by_revision ON entries (service, revision, timestamp, insert_id, log_name, copy);
+PRAGMA user_version = 1;
+"""
+_FROM_0: Final = """
+DROP INDEX once;
+DROP INDEX by_service;
+DROP INDEX by_revision;
+ALTER TABLE entries DROP COLUMN received;
+ALTER TABLE entries DROP COLUMN instance;
+ALTER TABLE entries ADD COLUMN copy INTEGER NOT NULL DEFAULT 0;
 """
 _INSERT: Final = (
-    "INSERT OR IGNORE INTO entries (log_name, insert_id, timestamp, received, severity, resource_type, location, service,"
-    " revision, instance, body) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+    "INSERT OR IGNORE INTO entries (log_name, insert_id, timestamp, copy, severity, resource_type, location, service, revision, body)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?)"
 )
+_ORDER: Final = ("timestamp", "insert_id", "log_name", "copy")
 _FLUSH_SECONDS: Final = 0.05
 _BUFFERED: Final = 20_000  # beyond it a writer flushes itself, and entries that the disk refuses are lost, oldest first
 _PAGE_BYTES: Final = 3 * 2**20  # gRPC refuses messages over 4 MiB, unless told otherwise
+_TOKEN_SECONDS: Final = 24 * 3600
+_TAILED: Final = 1000
 _NANO: Final = 1_000_000_000
 _INT64: Final = 2**63 - 1
-Row = tuple[str, str, int, int, int, str, str, str, str, str, bytes]
+Row = tuple[str, str, int, int, int, str, str, str, str, bytes]
 
 
 class BadQuery(ValueError):
@@ -53,42 +66,46 @@ class LogStore:
     """Entries of all services of one local cloud.
 
     `write` only appends to memory; a thread commits every 50 ms, and every reader commits first, so that what was written is
-    read. The file is in WAL mode: a killed process loses at most its last 50 ms and never the file. Beyond `max_rows` or
-    `max_bytes` the oldest entries go.
+    read (unless `inbox` holds it back). The file is in WAL mode: a killed process loses at most its last 50 ms and never the file.
+    Beyond `max_rows` or `max_bytes` the oldest entries go.
     """
 
     def __init__(self, path: Path, max_rows: int = 200_000, max_bytes: int = 256 * 2**20) -> None:
         self._path = path
         self._max_rows, self._max_bytes = max_rows, max_bytes
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._buffer: list[Row] = []
-        self._buffer_lock = threading.Lock()
+        self.inbox = Inbox()
+        self._refused: list[Row] = []
         self._writer_lock = threading.Lock()
         self._pending = threading.Event()
         self._closed = threading.Event()
         self._writer = self._connect()
-        with self._writer:
-            self._writer.executescript(_SCHEMA)
+        _set_up(self._writer)
         self._rows, self._bytes = self._writer.execute("SELECT count(*), coalesce(sum(length(body)), 0) FROM entries").fetchone()
         self._thread = threading.Thread(target=self._flush_regularly, name="log-store", daemon=True)
         self._thread.start()
 
     def write(self, entries: Iterable[Any]) -> None:
         """Keep these LogEntry messages (protobuf); one already there with the same log, timestamp and insert_id is dropped."""
-        rows = [_row(entry) for entry in entries]
-        with self._buffer_lock:
-            self._buffer.extend(rows)
-            full = len(self._buffer) > _BUFFERED
-        self._pending.set()
-        if full:
+        self._put(entries)
+
+    def write_later(self, make: Callable[[], Any]) -> None:
+        """Keep the LogEntry that this function makes when it is called, soon, on another thread: for those who must not wait."""
+        self._put((make,))
+
+    def _put(self, given: Iterable[Any]) -> None:
+        waiting = self.inbox.put(given)
+        if not self._pending.is_set():
+            self._pending.set()
+        if waiting > _BUFFERED:
             with contextlib.suppress(sqlite3.Error):  # the thread reports it
                 self.flush()
 
-    def flush(self) -> None:
+    def flush(self, *, everything: bool = False) -> None:
         """Commit what is in memory; sqlite3.Error if the disk refuses, and then it stays in memory."""
         with self._writer_lock:
-            with self._buffer_lock:
-                rows, self._buffer = self._buffer, []
+            rows = self._refused + [_row(entry, copy) for entry, copy in self.inbox.take(everything=everything)]
+            self._refused = []
             if not rows:
                 return
             try:
@@ -99,38 +116,56 @@ class LogStore:
                     mean = sum(len(row[-1]) for row in rows) / len(rows)
                     self._trim(self._rows + added, self._bytes + int(mean * added))
             except sqlite3.Error:
-                with self._buffer_lock:
-                    self._buffer = (rows + self._buffer)[-_BUFFERED:]
+                self._refused = rows[-_BUFFERED:]
                 raise
 
     def list(
         self, resource_names: Sequence[str], filter: str = "", order_by: str = "", page_size: int = 50, page_token: str = ""
     ) -> Page:
         """One page of the entries of these projects that the filter lets through, by timestamp and then insert_id; else BadQuery."""
-        try:
-            chosen = logfilter.compile(filter)
-        except logfilter.BadFilter as error:
-            raise BadQuery(str(error)) from error
+        chosen = _compiled(filter)
         newest_first = _newest_first(order_by)
         self.flush()
         where, values = _conditions(resource_names, chosen)
         request = hashlib.sha256(repr((sorted(resource_names), filter, newest_first)).encode()).hexdigest()[:16]
         if page_token:
-            where.append(f"(timestamp, insert_id, log_name) {'<' if newest_first else '>'} (?, ?, ?)")
+            where.append(f"({', '.join(_ORDER)}) {'<' if newest_first else '>'} (?, ?, ?, ?)")
             values.extend(_read_token(page_token, request))
-        order = ", ".join(f"{column} {'DESC' if newest_first else 'ASC'}" for column in ("timestamp", "insert_id", "log_name"))
+        order = ", ".join(f"{column} {'DESC' if newest_first else 'ASC'}" for column in _ORDER)
         found: list[Any] = []
         weight = 0
         with self._reading() as reader:
-            for *_, body in reader.execute(f"SELECT body FROM entries WHERE {' AND '.join(where)} ORDER BY {order}", values):
+            last: tuple[int, str, str, int] = (0, "", "", 0)
+            query = f"SELECT {', '.join(_ORDER)}, body FROM entries WHERE {' AND '.join(where)} ORDER BY {order}"
+            for *place, body in reader.execute(query, values):
                 entry = shapes.LogEntry.FromString(body)
                 if not chosen(entry):
                     continue
                 weight += len(body)
                 if found and (len(found) == page_size or weight > _PAGE_BYTES):
-                    return Page(found, _token(found[-1], request))
+                    return Page(found, _token(last, request))
                 found.append(entry)
+                last = (place[0], place[1], place[2], place[3])
         return Page(found, "")
+
+    def newest(self) -> int:
+        """How far the entries go that readers see: where `after` begins."""
+        self.flush()
+        with self._reading() as reader:
+            return int(reader.execute("SELECT coalesce(max(seq), 0) FROM entries").fetchone()[0])
+
+    def after(self, place: int, resource_names: Sequence[str], filter: str = "") -> tuple[Sequence[Any], int]:
+        """The entries that arrived after a place and that the filter lets through, as they came, and the place to go on from."""
+        chosen = _compiled(filter)
+        newest = self.newest()
+        if newest <= place:
+            return [], newest  # entries were deleted: what comes next takes their numbers
+        where, values = _conditions(resource_names, chosen)
+        query = f"SELECT seq, body FROM entries WHERE seq > ? AND {' AND '.join(where)} ORDER BY seq LIMIT ?"
+        with self._reading() as reader:
+            rows = reader.execute(query, (place, *values, _TAILED)).fetchall()
+        found = [entry for _, body in rows if chosen(entry := shapes.LogEntry.FromString(body))]
+        return found, rows[-1][0] if len(rows) == _TAILED else newest
 
     def log_names(self, parents: Sequence[str]) -> Sequence[str]:
         """The names of the logs that have entries, sorted."""
@@ -153,9 +188,9 @@ class LogStore:
         self._pending.set()
         self._thread.join(timeout=5)
         try:
-            self.flush()
+            self.flush(everything=True)
         except sqlite3.Error as error:
-            _log.error("The last %d log entries are lost: %s refuses them (%s).", len(self._buffer), self._path, error)
+            _log.error("The last %d log entries are lost: %s refuses them (%s).", len(self._refused), self._path, error)
         self._writer.close()
 
     def _connect(self) -> sqlite3.Connection:
@@ -170,7 +205,7 @@ class LogStore:
 
     def _flush_regularly(self) -> None:
         while not self._closed.is_set():
-            self._pending.wait()
+            self._pending.wait(self.inbox.wait_s())
             self._pending.clear()
             self._closed.wait(_FLUSH_SECONDS)
             try:
@@ -196,6 +231,21 @@ class LogStore:
         self._rows, self._bytes = self._writer.execute("SELECT count(*), coalesce(sum(length(body)), 0) FROM entries").fetchone()
 
 
+def _set_up(writer: sqlite3.Connection) -> None:
+    """Make the tables, or bring those of an earlier version up to date; all or nothing."""
+    writer.execute("PRAGMA journal_mode = WAL")
+    (version,) = writer.execute("PRAGMA user_version").fetchone()
+    earlier = version == 0 and writer.execute("SELECT 1 FROM sqlite_master WHERE name = 'entries'").fetchone() is not None
+    writer.executescript(f"BEGIN; {_FROM_0 if earlier else ''} {_SCHEMA} COMMIT;")
+
+
+def _compiled(filter: str) -> logfilter.Filter:
+    try:
+        return logfilter.compile(filter)
+    except logfilter.BadFilter as error:
+        raise BadQuery(str(error)) from error
+
+
 def _project(parent: str) -> str:
     return "/".join(parent.split("/")[:2])  # a view of a log bucket is read as its project
 
@@ -205,13 +255,11 @@ def _stamp(moment: Any) -> int:
     return max(-_INT64, min(_INT64, nanos))  # 64 bits end in the year 2262
 
 
-def _row(entry: Any) -> Row:
-    labels = entry.resource.labels
-    stamp, received = _stamp(entry.timestamp), _stamp(entry.receive_timestamp)
-    label = labels.get
+def _row(entry: Any, copy: int) -> Row:
+    label = entry.resource.labels.get
     return (
-        entry.log_name, entry.insert_id, stamp, received or stamp, entry.severity, entry.resource.type, label("location", ""),
-        label("service_name", ""), label("revision_name", ""), entry.labels.get("instanceId", ""), entry.SerializeToString(),
+        entry.log_name, entry.insert_id, _stamp(entry.timestamp), copy, entry.severity, entry.resource.type, label("location", ""),
+        label("service_name", ""), label("revision_name", ""), entry.SerializeToString(),
     )  # fmt: skip
 
 
@@ -235,15 +283,21 @@ def _newest_first(order_by: str) -> bool:
     raise BadQuery(f"order_by is {order_by!r}; it must be 'timestamp asc' or 'timestamp desc'.")
 
 
-def _token(last: Any, request: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([request, _stamp(last.timestamp), last.insert_id, last.log_name]).encode()).decode()
+def _token(last: tuple[int, str, str, int], request: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([request, time.time(), *last]).encode()).decode()
 
 
-def _read_token(token: str, request: str) -> tuple[int, str, str]:
-    try:
-        given, stamp, insert_id, log_name = json.loads(base64.urlsafe_b64decode(token))
-        if given == request and isinstance(stamp, int) and isinstance(insert_id, str) and isinstance(log_name, str):
-            return stamp, insert_id, log_name
-    except ValueError:
-        pass
+def _read_token(token: str, request: str) -> tuple[int, str, str, int]:
+    match _json(token):
+        case [str(given), float(made), int(stamp), str(insert_id), str(log_name), int(copy)] if given == request:
+            if time.time() - made > _TOKEN_SECONDS:
+                raise BadQuery("page_token has expired: it is good for 24 hours. Ask for the first page again.")  # [approximated]
+            return stamp, insert_id, log_name, copy
     raise BadQuery("page_token is not of this request: send it with the same resource_names, filter and order_by that it was given for.")
+
+
+def _json(token: str) -> object:
+    try:
+        return json.loads(base64.urlsafe_b64decode(token))
+    except ValueError:
+        return None

@@ -5,9 +5,10 @@ Answers of the front end: https://cloud.google.com/run/docs/troubleshooting#serv
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import aiohttp
@@ -230,7 +231,8 @@ class Proxy:
         ended = time.monotonic()
         if self._metrics is not None and blueprint is not None and exchange.counted:
             self._metrics.request(blueprint, exchange.status, ended - (exchange.placed or exchange.started))
-        entry = request_entry(
+        make = functools.partial(
+            request_entry,
             service.project,
             service.region,
             service.service,
@@ -248,11 +250,12 @@ class Proxy:
             trace=exchange.trace,
             start_ts=exchange.at_ns / 1e9,
             labels=dict(blueprint.labels) if blueprint else {},
+            referer=request.headers.get("Referer", ""),
+            server_ip=self._host,
+            span=exchange.span,
+            remark=exchange.remark,
         )
-        if exchange.remark:
-            entry.text_payload = exchange.remark
-        entry.span_id = exchange.span
-        self._store_entry(entry)
+        self._store_entry(make)
 
     def _note(self, exchange: Exchange, text: str) -> None:
         """Write a warning to the system log of the request's revision."""
@@ -261,11 +264,11 @@ class Proxy:
         stamp = clock.now()
         entry = system_entry(name.project, name.region, name.service, revision, exchange.instance, "WARNING", text, stamp)
         entry.trace = f"projects/{name.project}/traces/{exchange.trace}"
-        self._store_entry(entry)
+        self._store_entry(lambda: entry)
 
-    def _store_entry(self, entry: object) -> None:
+    def _store_entry(self, make: Callable[[], object]) -> None:
         try:
-            self._store.write([entry])
+            self._store.write_later(make)
         except Exception as error:  # a full disk, for example: the answer does not depend on its log entry
             log.error("a log entry of a request was lost: %s", error)
 

@@ -51,6 +51,7 @@ class Settings:
     state: Path
     registry: str
     registry_port: int  # 0: the one it always had, else a free one
+    log_megabytes: int
     clone: str
     startup_seconds: float
     idle_seconds: float
@@ -61,7 +62,7 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     lock = _only_one(settings.state)
     state = State(settings.state / "cloud.sqlite")
-    store = LogStore(settings.state / "logs.sqlite")
+    store = LogStore(settings.state / "logs.sqlite", max_bytes=settings.log_megabytes * 2**20)
     secrets = SecretStore(state.connection)
     engine = Engine(settings.clone)
     output = Output(engine, state, store)
