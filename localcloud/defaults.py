@@ -37,8 +37,9 @@ def fill_template(template: run_v2.RevisionTemplate, project: str) -> None:
         template.timeout = datetime.timedelta(seconds=300)
     if not template.scaling.max_instance_count:
         template.scaling.max_instance_count = 100
+    ported = any(container.ports for container in template.containers)
     for index, container in enumerate(template.containers):
-        _fill_container(container, serving=index == 0 or bool(container.ports))
+        _fill_container(container, serving=bool(container.ports) if ported else index == 0)
     if not template.max_instance_request_concurrency:
         cpu = cpu_count(template.containers[0].resources.limits["cpu"]) if template.containers else None
         template.max_instance_request_concurrency = 1 if cpu is not None and cpu < 1 else 80

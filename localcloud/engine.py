@@ -16,11 +16,13 @@ from docker.errors import APIError, DockerException, ImageNotFound, InvalidRepos
 from docker.utils import parse_repository_tag
 
 from localcloud import failures
-from localcloud.blueprint import Blueprint
+from localcloud.blueprint import Blueprint, Part
 from localcloud.wire import Code, Refusal
 
 T = TypeVar("T")
-CLONE, SERVICE, REVISION, NAME, UID = "relais.clone", "relais.service", "relais.revision", "relais.name", "relais.uid"
+CLONE, SERVICE, REVISION, NAME = "relais.clone", "relais.service", "relais.revision", "relais.name"
+UID, INSTANCE, PART = "relais.uid", "relais.instance", "relais.container"
+_STREAMS = ("stdout", "stdout", "stderr")  # by the number in a frame's head; 0 is stdin, which nobody writes
 _PING_S, _CALL_S, _PULL_S = 5, 30, 600
 
 
@@ -36,16 +38,27 @@ class EngineDown(Refusal):
 
 @dataclass(frozen=True)
 class Container:
-    """A container of this clone. `ports` are those on the host, by the container's own."""
+    """A container of this clone. `ports` are those on the host, by the container's own; `instance` is shared by those of one instance."""
 
     id: str
     service: str
     revision: str
     uid: str
+    instance: str
+    part: str
+    begun: bool
     running: bool
     exit_code: int
     out_of_memory: bool
     ports: dict[int, int]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a container has used of the CPU since it started, and how much memory it has now."""
+
+    cpu_seconds: float
+    memory_bytes: int
 
 
 class Engine:
@@ -93,38 +106,95 @@ class Engine:
         except APIError as error:
             raise _image_failure(project, revision, image, error) from None
 
-    async def create(self, blueprint: Blueprint, environment: dict[str, str]) -> str:
-        """Make the container of an instance, not yet started, and give its id."""
-        return await self._call(lambda api: self._create(api, blueprint, environment))
+    async def create(self, blueprint: Blueprint, part: Part, instance: str, environment: dict[str, str], network: str = "") -> str:
+        """Make a container of an instance, not yet started, and give its id; ImageNotFound if the image must be fetched first.
 
-    def _create(self, api: Any, blueprint: Blueprint, environment: dict[str, str]) -> str:
+        `network` is the container of the instance whose network it joins; without it, it is the one that has the instance's ports.
+        """
+        return await self._call(lambda api: self._create(api, blueprint, part, instance, environment, network))
+
+    def _create(self, api: Any, blueprint: Blueprint, part: Part, instance: str, environment: dict[str, str], network: str) -> str:
         self._cpus = self._cpus or float(api.info()["NCPU"])
-        ports = sorted({blueprint.port, blueprint.probe.port})
+        shared = {each.name for each in blueprint.volumes if not each.secret}
         host = api.create_host_config(
-            port_bindings={port: ("127.0.0.1", None) for port in ports},
-            mem_limit=blueprint.memory,
-            memswap_limit=blueprint.memory,
-            nano_cpus=int(min(blueprint.cpu, self._cpus) * 1e9),  # the Engine refuses more than the machine has
+            port_bindings=None if network else {port: ("127.0.0.1", None) for port in blueprint.ports},
+            network_mode=f"container:{network}" if network else None,
+            binds=[f"{self._volume(instance, name)}:{path}" for name, path in part.mounts if name in shared],
+            mem_limit=part.memory,
+            memswap_limit=part.memory,
+            nano_cpus=int(min(part.cpu, self._cpus) * 1e9),  # the Engine refuses more than the machine has
             log_config={"type": "json-file", "config": {"max-size": "64m", "max-file": "2"}},
         )
         made = api.create_container(
-            blueprint.image,
-            command=list(blueprint.args) or None,
-            entrypoint=list(blueprint.command) or None,
-            working_dir=blueprint.working_dir or None,
+            part.image,
+            command=list(part.args) or None,
+            entrypoint=list(part.command) or None,
+            working_dir=part.working_dir or None,
             environment=environment,
-            ports=ports,
-            labels={
-                CLONE: self.clone,
-                SERVICE: blueprint.service.service,
-                REVISION: blueprint.revision,
-                NAME: blueprint.key,
-                UID: blueprint.uid,
-            },
-            name=f"relais-{self.clone}-{blueprint.revision}-{os.urandom(3).hex()}",
+            ports=None if network else list(blueprint.ports),
+            labels=self._labels(blueprint, instance) | {PART: part.name},
+            name=f"relais-{self.clone}-{blueprint.revision}-{instance}-{part.index}",
             host_config=host,
         )
         return str(made["Id"])
+
+    def _labels(self, blueprint: Blueprint, instance: str) -> dict[str, str]:
+        return {
+            CLONE: self.clone,
+            SERVICE: blueprint.service.service,
+            REVISION: blueprint.revision,
+            NAME: blueprint.key,
+            UID: blueprint.uid,
+            INSTANCE: instance,
+        }
+
+    def _volume(self, instance: str, name: str) -> str:
+        return f"relais-{self.clone}-{instance}-{name}"
+
+    async def create_volumes(self, blueprint: Blueprint, instance: str) -> None:
+        """Make an instance's volumes in memory."""
+        labels = self._labels(blueprint, instance)
+        for volume in blueprint.volumes:
+            if not volume.secret:
+                name = self._volume(instance, volume.name)
+                options = {"type": "tmpfs", "device": "tmpfs", "o": f"mode=1777,size={volume.size}" if volume.size else "mode=1777"}
+                await self._call(functools.partial(_create_volume, name=name, options=options, labels=labels))
+
+    async def instances_of_volumes(self) -> set[str]:
+        """The instances that have, or had, a volume."""
+        listed = await self._call(lambda api: api.volumes(filters={"label": f"{CLONE}={self.clone}"}))
+        return {each["Labels"].get(INSTANCE, "") for each in listed["Volumes"] or []}
+
+    async def remove_all(self, instance: str = "") -> int:
+        """Remove the containers and volumes of one instance, or of the whole clone; gives how many containers there were."""
+        labels = [f"{CLONE}={self.clone}"] + ([f"{INSTANCE}={instance}"] if instance else [])
+        containers = await self._call(lambda api: api.containers(all=True, filters={"label": labels}))
+        await asyncio.gather(*(self.remove(each["Id"]) for each in containers))
+        volumes = await self._call(lambda api: api.volumes(filters={"label": labels}))
+        await asyncio.gather(*(self._remove_volume(each["Name"]) for each in volumes["Volumes"] or []))
+        return len(containers)
+
+    async def _remove_volume(self, name: str) -> None:
+        try:
+            await self._call(lambda api: api.remove_volume(name))
+        except NotFound:
+            return
+
+    async def unpack(self, container: str, archive: bytes) -> None:
+        """Put files into a container that was not started yet."""
+        await self._call(lambda api: api.put_archive(container, "/", archive))
+
+    async def usage(self, container: str) -> Usage | None:
+        """What a container uses; None when it is gone or does not run."""
+        try:
+            found = await self._call(lambda api: api.stats(container, stream=False, one_shot=True))
+        except NotFound:
+            return None
+        memory = found["memory_stats"]
+        if "usage" not in memory:
+            return None
+        reclaimable = memory["stats"].get("inactive_file", memory["stats"].get("total_inactive_file", 0))
+        return Usage(found["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9, max(memory["usage"] - reclaimable, 0))
 
     async def start(self, container: str) -> None:
         """Start a container; APIError when its command cannot be run."""
@@ -161,11 +231,23 @@ class Engine:
             if error.status_code != 409:  # 409: it is already being removed
                 raise
 
-    def lines(self, container: str, stream: str, since: float) -> Iterator[bytes]:
-        """Follow one stream of a container's output, each line with its time stamp; blocks: for threads of their own."""
+    def frames(self, container: str, since: float, *, follow: bool) -> Iterator[tuple[str, bytes]]:
+        """What a container prints, with time stamps: (stream, frame); a long line is several frames. Blocks: for threads of their own.
+
+        docker-py either mixes the streams or leaves out the stamps, so the Engine's frames are read here
+        [https://docs.docker.com/reference/api/engine/#tag/Container/operation/ContainerAttach, stream format].
+        """
         api = self._api()
-        which = {"stdout": stream == "stdout", "stderr": stream == "stderr"}
-        yield from api.logs(container, stream=True, follow=True, timestamps=True, since=since or None, **which)
+        wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow), "since": since}
+        url = f"{api.base_url}/v{api.api_version}/containers/{container}/logs"
+        with api.get(url, params=wanted, stream=True, timeout=(_CALL_S, None)) as answer:
+            if answer.status_code == 404:
+                raise NotFound(f"No such container: {container}")
+            answer.raise_for_status()
+            while len(head := answer.raw.read(8)) == 8:
+                size = int.from_bytes(head[4:], "big")
+                if len(frame := answer.raw.read(size)) == size:
+                    yield _STREAMS[head[0]], frame
 
     def running_now(self, container: str) -> bool:
         """Whether a container runs; blocks: for threads of their own."""
@@ -222,6 +304,10 @@ class Engine:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+def _create_volume(api: Any, name: str, options: dict[str, str], labels: dict[str, str]) -> None:
+    api.create_volume(name, driver="local", driver_opts=options, labels=labels)
+
+
 def _container(found: Any) -> Container:
     state, labels = found["State"], found["Config"]["Labels"] or {}
     bindings = found["NetworkSettings"].get("Ports") or {}
@@ -231,6 +317,9 @@ def _container(found: Any) -> Container:
         service=labels.get(NAME, "").split("/revisions/")[0],
         revision=labels.get(REVISION, ""),
         uid=labels.get(UID, ""),
+        instance=labels.get(INSTANCE, ""),
+        part=labels.get(PART, ""),
+        begun=state["Status"] != "created",
         running=state["Running"],
         exit_code=state["ExitCode"],
         out_of_memory=state["OOMKilled"],

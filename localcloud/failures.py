@@ -28,19 +28,28 @@ def _not_ready(revision: str, text: str) -> str:
 
 
 def start(project: str, service: str, revision: str, port: int) -> Failure:
-    """The container ended, or nothing listened in time."""
-    query = quote(
-        f'resource.type="cloud_run_revision"\nresource.labels.service_name="{service}"\nresource.labels.revision_name="{revision}"', safe=""
-    )
-    logs = (
-        f"https://console.cloud.google.com/logs/viewer?project={project}&resource=cloud_run_revision/service_name/{service}"
-        f"/revision_name/{revision}&advancedFilter={query}"
-    )
+    """The container ended, or nothing listened in time: what the start-up probe that nobody asked for found out."""
     text = (
         f"The user-provided container failed to start and listen on the port defined provided by the PORT={port} environment variable "
         "within the allocated timeout. This can happen when the container port is misconfigured or if the timeout is too short. "
-        "The health check timeout can be extended. Logs for this revision might contain more information.\n\n"
-        f"Logs URL: {logs}\n"
+        "The health check timeout can be extended."
+    )
+    return _unhealthy(project, service, revision, text)
+
+
+def probe_checks(project: str, service: str, revision: str) -> Failure:
+    """A start-up probe that was asked for found no answer, or the container ended before it did."""
+    return _unhealthy(project, service, revision, "The user-provided container failed the configured startup probe checks.")
+
+
+def _unhealthy(project: str, service: str, revision: str, text: str) -> Failure:
+    query = quote(
+        f'resource.type="cloud_run_revision"\nresource.labels.service_name="{service}"\nresource.labels.revision_name="{revision}"', safe=""
+    )
+    text = (
+        f"{text} Logs for this revision might contain more information.\n\n"
+        f"Logs URL: https://console.cloud.google.com/logs/viewer?project={project}&resource=cloud_run_revision/service_name/{service}"
+        f"/revision_name/{revision}&advancedFilter={query}\n"
         "For more troubleshooting guidance, see https://cloud.google.com/run/docs/troubleshooting#container-failed-to-start"
     )
     return Failure(_not_ready(revision, text), OfRevision.HEALTH_CHECK_CONTAINER_ERROR)
@@ -77,10 +86,9 @@ def image_architecture(revision: str, image: str, media_type: str) -> Failure:
     return Failure(_not_ready(revision, text), Common.CONTAINER_MISSING, False)
 
 
-def secret_refused(revision: str, index: int, secret: str, version: str, refusal: Refusal) -> Failure:
-    """A secret of the environment is not given out: there is none, or its version is not enabled."""
+def secret_refused(revision: str, where: str, secret: str, version: str, refusal: Refusal) -> Failure:
+    """A secret of the environment or of a volume is not given out: there is none, or its version is not enabled."""
     _, project, _, name = secret.split("/")
-    where = f"spec.template.spec.containers[0].env[{index}].value_from.secret_key_ref.name"
     if refusal.code == Code.NOT_FOUND:
         text = f"Secret projects/{project_number(project)}/secrets/{name}/versions/{version} was not found"
     else:
@@ -88,26 +96,15 @@ def secret_refused(revision: str, index: int, secret: str, version: str, refusal
     return Failure(_not_ready(revision, f"{where}: {text}"), Common.SECRETS_ACCESS_CHECK_FAILED, False)
 
 
-def secret_not_text(revision: str, index: int, secret: str, version: str) -> Failure:
+def secret_not_text(revision: str, where: str, secret: str, version: str) -> Failure:
     """A secret whose bytes no environment variable can have [real words after its name]."""
-    where = f"spec.template.spec.containers[0].env[{index}].value_from.secret_key_ref.name"
     text = f"Secret {secret}/versions/{version} contains non-UTF8 data. Instance startup will now abort."
     return Failure(_not_ready(revision, f"{where}: {text}"), Common.SECRETS_ACCESS_CHECK_FAILED, False)
 
 
-def probe_failed(kind: str, attempts: int, container: str, port: int, *, default: bool) -> str:
-    """The system log's line about a failed start-up probe."""
-    times = "1 time" if attempts == 1 else f"{attempts} times"
-    lead = "Default " if default else ""
-    what = f"{lead}STARTUP {kind} probe failed {times} consecutively"
-    return f'{what} for container "{container}" on port {port}. The instance was not started.'
-
-
-def probe_succeeded(kind: str, attempts: int, container: str, port: int, *, default: bool) -> str:
-    """The system log's line about a start-up probe that was answered."""
-    tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    lead = "Default " if default else ""
-    return f'{lead}STARTUP {kind} probe succeeded after {tries} for container "{container}" on port {port}.'
+def not_executed(error: str) -> tuple[str, str]:
+    """The system log's lines about a command that cannot be run; the Engine's reason stands where the real sandbox's would."""
+    return f"terminated: Application failed to start: {error}", "Application exec likely failed"
 
 
 def exited(code: int) -> str:
@@ -118,6 +115,6 @@ def exited(code: int) -> str:
 def out_of_memory(limit_mib: int) -> str:
     """The system log's line about a container that used too much memory; what it used is not known here [approximated]."""
     return (
-        f"Memory limit of {limit_mib} MiB exceeded with {limit_mib} MiB used. Consider increasing the memory limit, see "
+        f"Memory limit of {limit_mib} MiB exceeded with {limit_mib + 1} MiB used. Consider increasing the memory limit, see "
         "https://cloud.google.com/run/docs/configuring/memory-limits"
     )

@@ -1,40 +1,71 @@
-"""What containers print becomes log entries: followed from the last line that was stored, line by line, in both streams."""
+"""What containers print becomes log entries: followed from the last line that was stored, line by line."""
 
 import asyncio
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
 
 from docker.errors import DockerException, NotFound
 from requests import RequestException
+from urllib3.exceptions import HTTPError
 
-from localcloud.blueprint import Blueprint
+from localcloud.blueprint import Blueprint, Part
 from localcloud.engine import Engine
 from localcloud.entries import line_entry, nanoseconds
 from localcloud.logs import LogStore
 from localcloud.state import State
 from localcloud.wire import Refusal
 
-Stream = Literal["stdout", "stderr"]
-STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
+STREAMS = ("stdout", "stderr")
 _OWN_ID = "logging.googleapis.com/insertId"
 _LONGEST_LINE = 255 * 1024  # an entry may have 256 KB [https://cloud.google.com/logging/quotas]
 
 
 @dataclass(frozen=True)
-class _Line:
+class Source:
+    """A container whose output is followed; `instance` is the instanceId of its entries."""
+
     container: str
+    instance: str
     blueprint: Blueprint
-    stream: Stream
+    part: Part
+
+
+@dataclass(frozen=True)
+class _Line:
+    source: Source
+    stream: str
     stamp: str
     text: str
 
 
+@dataclass
+class _Joint:
+    """A line of one stream that is being read: the Engine cuts long ones into frames."""
+
+    begun: str = ""
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, frame: bytes) -> bool:
+        """Add a frame; whether the line is whole."""
+        head, _, rest = frame.partition(b" ")
+        self.begun = self.begun or head.decode("ascii", "replace")
+        if self.size < _LONGEST_LINE:
+            self.parts.append(rest[: _LONGEST_LINE - self.size])
+            self.size += len(rest)
+        return rest.endswith(b"\n")
+
+    @property
+    def text(self) -> str:
+        """What was read so far."""
+        return b"".join(self.parts).decode("utf-8", "replace").rstrip("\r\n")
+
+
 class Output:
-    """Follows containers in two threads each; their lines are stored in batches on the event loop."""
+    """Follows each container in a thread; the lines are stored in batches on the event loop."""
 
     def __init__(self, engine: Engine, state: State, store: LogStore) -> None:
         self._engine, self._state, self._store = engine, state, store
@@ -43,67 +74,58 @@ class Output:
         self._lines: list[_Line] = []
         self._woken = False
 
-    def follow(self, container: str, blueprint: Blueprint, ended: asyncio.Event) -> None:
-        """Follow a container from where its output was read up to; `ended` is set when both streams have ended and are stored."""
-        open_streams = set(STREAMS)
+    def follow(self, source: Source, ended: asyncio.Event) -> None:
+        """Follow a container from where its output was read up to; `ended` is set when it has ended and all is stored."""
 
-        def close(stream: Stream) -> None:
-            open_streams.discard(stream)
-            if not open_streams:
-                self._store_lines()
-                ended.set()
+        def close() -> None:
+            self._store_lines()
+            ended.set()
 
-        for stream in STREAMS:
-            since = self._state.cursor(container, stream)
-            thread = threading.Thread(
-                target=self._follow, args=(container, blueprint, stream, since, close), daemon=True, name=f"output-{container[:8]}-{stream}"
-            )
-            thread.start()
+        last = {stream: _earlier(self._state.cursor(source.container, stream)) for stream in STREAMS}
+        name = f"output-{source.container[:8]}"
+        threading.Thread(target=self._follow, args=(source, last, close), daemon=True, name=name).start()
 
     def forget(self, container: str) -> None:
         """Forget a container that is gone."""
         self._state.delete_cursors(container)
 
-    def _follow(self, container: str, blueprint: Blueprint, stream: Stream, since: str, close: Callable[[Stream], None]) -> None:
-        last, runs = _earlier(since), True
-        while runs:
+    def _follow(self, source: Source, last: dict[str, str], close: Callable[[], None]) -> None:
+        runs = True
+        while True:
             try:
-                last = self._read(container, blueprint, stream, last)
-                runs = self._engine.running_now(container)
+                self._read(source, last, follow=runs)
+                if not runs:
+                    break
+                runs = self._engine.running_now(source.container)
             except NotFound:
                 break
-            except (DockerException, Refusal, RequestException, OSError):
+            except (DockerException, Refusal, RequestException, HTTPError, OSError):
                 time.sleep(0.5)  # the Engine is away
+                continue
             if runs:
                 time.sleep(0.5)  # the stream broke off while the container runs
         try:
-            self._loop.call_soon_threadsafe(close, stream)
+            self._loop.call_soon_threadsafe(close)
         except RuntimeError:
             return  # the local cloud is ending
 
-    def _read(self, container: str, blueprint: Blueprint, stream: Stream, last: str) -> str:
-        """Read a stream to its end; gives the stamp of the last line. The Engine cuts long lines into frames: they are joined again."""
-        begun, parts, size = "", [], 0
-        for frame in self._engine.lines(container, stream, _seconds(last)):
-            head, _, rest = frame.partition(b" ")
-            begun = begun or head.decode("ascii", "replace")
-            if size < _LONGEST_LINE:
-                parts.append(rest[: _LONGEST_LINE - size])
-                size += len(rest)
-            if not rest.endswith(b"\n"):
-                continue
-            if begun > last:
-                self._take(_Line(container, blueprint, stream, begun, b"".join(parts).decode("utf-8", "replace").rstrip("\r\n")))
-                last = begun
-            begun, parts, size = "", [], 0
-        if parts and begun > last:  # the last line, without an end
-            self._take(_Line(container, blueprint, stream, begun, b"".join(parts).decode("utf-8", "replace")))
-            last = begun
-        return last
+    def _read(self, source: Source, last: dict[str, str], *, follow: bool) -> None:
+        """Read both streams to their end; `last` has the stamps of their last lines. Where it did not follow, that was all."""
+        lines = {stream: _Joint() for stream in STREAMS}
+        for stream, frame in self._engine.frames(source.container, _seconds(min(last.values())), follow=follow):
+            if lines[stream].add(frame):
+                self._take(source, stream, lines[stream], last)
+                lines[stream] = _Joint()
+        for stream, line in lines.items():
+            if line.begun:  # the last line, without an end
+                self._take(source, stream, line, last)
 
-    def _take(self, line: _Line) -> None:
+    def _take(self, source: Source, stream: str, line: _Joint, last: dict[str, str]) -> None:
+        if line.begun <= last[stream]:
+            return
+        last[stream] = line.begun
         with self._lock:
-            self._lines.append(line)
+            self._lines.append(_Line(source, stream, line.begun, line.text))
             wake, self._woken = not self._woken, True
         if wake:
             try:
@@ -117,16 +139,21 @@ class Output:
         if not lines:
             return
         self._store.write([_entry(line) for line in lines])
-        for (container, stream), stamp in {(line.container, line.stream): line.stamp for line in lines}.items():
+        for (container, stream), stamp in {(line.source.container, line.stream): line.stamp for line in lines}.items():
             self._state.put_cursor(container, stream, stamp)
 
 
 def _entry(line: _Line) -> object:
     """The line's entry; its id follows from the line, so that a line that is read twice is one entry."""
-    name, revision = line.blueprint.service, line.blueprint.revision
-    entry = line_entry(name.project, name.region, name.service, revision, line.container, line.stream, line.text, line.stamp)
+    source, blueprint = line.source, line.source.blueprint
+    name = blueprint.service
+    entry = line_entry(
+        name.project, name.region, name.service, blueprint.revision, source.instance, line.stream, line.text, line.stamp
+    )
+    if len(blueprint.parts) > 1:
+        entry.labels["container_name"] = source.part.name  # [public issue reports: set where there are sidecars]
     if _OWN_ID not in line.text:
-        entry.insert_id = f"{nanoseconds(line.stamp):016x}{line.container[:6]}"
+        entry.insert_id = f"{nanoseconds(line.stamp):016x}{source.container[:6]}"
     return entry
 
 

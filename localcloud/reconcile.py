@@ -142,8 +142,10 @@ class Reconciler:
         began = pulled = time.monotonic()
         project = name.split("/")[1]
         try:
-            image = await self._engine.resolve(project, short(name), wanted.containers[0].image)
-            await self._engine.fetch(project, short(name), image)
+            images = [await self._engine.resolve(project, short(name), each.image) for each in wanted.containers]
+            for each in images:
+                await self._engine.fetch(project, short(name), each)
+            image = " ".join(images)
             pulled = time.monotonic()
             stored = replace(stored, image=image)
             if self._same(name, uid) is None:  # deleted meanwhile

@@ -66,7 +66,7 @@ async def serve(settings: Settings) -> None:
     secrets = SecretStore(state.connection)
     engine = Engine(settings.clone)
     output = Output(engine, state, store)
-    pods = Pods(engine, output, store, secrets, startup_s=settings.startup_seconds)
+    pods = Pods(engine, output, state, store, secrets, startup_s=settings.startup_seconds)
     fleet = Fleet(pods, idle_s=settings.idle_seconds)
     identity = Identity(state.connection)
     proxy = Proxy(settings.host, settings.clone, state, fleet, store, identity)
@@ -119,10 +119,8 @@ async def serve(settings: Settings) -> None:
 
 
 async def remove_containers(engine: Engine) -> int:
-    """Remove every container of the clone, and say how many there were."""
-    found = await engine.containers()
-    await asyncio.gather(*(engine.remove(each.id) for each in found))
-    return len(found)
+    """Remove every container and volume of the clone, and say how many containers there were."""
+    return await engine.remove_all()
 
 
 def _front(settings: Settings, state: State, catalog: Catalog) -> RegistryFront:

@@ -76,10 +76,10 @@ def template(wanted: run_v2.RevisionTemplate, short_name: str) -> None:
 
 def _served_here(wanted: run_v2.RevisionTemplate) -> None:
     """Refuse, rather than ignore, what this cloud cannot run."""
-    if len(wanted.containers) > 1:
-        raise Refusal(Code.UNIMPLEMENTED, "template.containers: the local cloud runs one container in an instance, no sidecars.")
-    if wanted.volumes or any(container.volume_mounts for container in wanted.containers):
-        raise Refusal(Code.UNIMPLEMENTED, "template.volumes: the local cloud has no volumes.")
+    if any("secret" not in volume and "empty_dir" not in volume for volume in wanted.volumes):
+        raise Refusal(Code.UNIMPLEMENTED, "template.volumes: the local cloud has volumes of type secret and empty_dir only.")
+    if any(mount.sub_path for container in wanted.containers for mount in container.volume_mounts):
+        raise Refusal(Code.UNIMPLEMENTED, "template.containers.volume_mounts: the local cloud mounts whole volumes, no sub_path.")
     if any(port.name == "h2c" for container in wanted.containers for port in container.ports):
         raise Refusal(Code.UNIMPLEMENTED, "template.containers[0].ports: the local cloud speaks HTTP/1.1 to containers, not h2c.")
 
