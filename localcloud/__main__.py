@@ -52,6 +52,8 @@ def _settings(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--startup-seconds", type=_seconds, default=30, help="how long a container may take to listen (30; 240 on Google)")
     parser.add_argument("--idle-seconds", type=_seconds, default=900, help="how long an instance is kept without requests (900)")
     parser.add_argument("--down-removes", action="store_true", help="remove the containers when the local cloud ends")
+    strict = "the real delays, limits and quotas from the start, and tokens for the registry (see /behaviour)"
+    parser.add_argument("--strict", action="store_true", help=strict)
     found = parser.parse_args(arguments)
     if not _loopback(found.host):
         text = f"{found.host} is not a loopback address of IPv4: everybody may do everything here, so it serves this machine only."
@@ -68,6 +70,7 @@ def _settings(arguments: Sequence[str]) -> Settings:
         found.startup_seconds,
         found.idle_seconds,
         found.down_removes,
+        found.strict,
     )
 
 

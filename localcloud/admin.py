@@ -15,9 +15,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from localcloud import faults as fault_forms
-from localcloud import form
-from localcloud.faults import Faults
+from localcloud import faultkinds, form
+from localcloud.faults import Active, Faults
 from localcloud.form import Unusable
 from localcloud.state import State
 from localcloud.wire import Refusal
@@ -78,7 +77,7 @@ class Admin:
     # faults
 
     async def _ask(self, request: web.Request) -> web.Response:
-        return answer(self._faults.ask(fault_forms.read(await body(request))).told(), status=201)
+        return answer((await self._faults.ask(faultkinds.read(await body(request)))).told(), status=201)
 
     async def _all(self, _: web.Request) -> web.Response:
         return answer({"faults": [each.told() for each in self._faults.all()]})
@@ -97,7 +96,7 @@ class Admin:
             self._faults.delete(each.id)
         return answer({"faults": [each.told() for each in found]})
 
-    def _found(self, request: web.Request) -> fault_forms.Active:
+    def _found(self, request: web.Request) -> Active:
         wanted = request.match_info["id"]
         found = self._faults.find(wanted)
         if found is None:

@@ -221,6 +221,16 @@ class Engine:
         except NotFound:
             return
 
+    async def kill(self, container: str) -> None:
+        """Send SIGKILL; nothing happens to one that does not run."""
+        try:
+            await self._call(lambda api: api.kill(container, "SIGKILL"))
+        except NotFound:
+            return
+        except APIError as error:
+            if error.status_code != 409:  # 409: it does not run
+                raise
+
     async def remove(self, container: str) -> None:
         """Remove a container, running or not."""
         try:

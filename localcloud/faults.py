@@ -1,82 +1,25 @@
-"""Faults on request: what shall go wrong, for whom and how often, and whether it was really met.
+"""Faults on request: what goes wrong now, for whom and how often, and whether it was really met.
 
 They are asked for at the admin endpoint, and end when they are spent, deleted, or the local cloud ends.
 """
 
 import asyncio
-import fnmatch
+import datetime
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-from localcloud import clock, form, methods
-from localcloud.form import Unusable
-from localcloud.wire import Call, Code, Refusal, caller, sent
+from localcloud import form, methods
+from localcloud.faultkinds import LONGEST_S, CallFault, Delay, DropAnswer, Error, FailOperation, Fault, StaleRead
+from localcloud.operations import Fate
+from localcloud.stale import Before
+from localcloud.wire import Call, Code, Refusal
 
 _KEPT = 200  # spent faults that are still told
 _MET_KEPT = 20
-_LONGEST_S = 600.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """Something that shall go wrong, `times` times (0: until it is deleted)."""
-
-    kind: ClassVar[str]
-    times: int = form.field(1, least=0, most=1_000_000)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CallFault(Fault):
-    """A fault of API calls: those of one client, of one method, on one resource. What is not said matches everything.
-
-    `client` is a part of the caller's e-mail address or of its `user-agent`; `method` is a name such as `Services/UpdateService` and
-    `resource` a name such as `projects/p/locations/r/services/app`, both with `*` for anything.
-    """
-
-    client: str = ""
-    method: str = "*"
-    resource: str = "*"
-
-    def __post_init__(self) -> None:
-        if not any(fits(name, self.method) for name in methods.PERMISSIONS):
-            remedy = form.nearest(self.method, methods.PERMISSIONS)
-            raise Unusable(f"No method here is called '{self.method[:60]}'.", "method", remedy)
-
-    def matches(self, call: Call) -> bool:
-        """Whether this call is one of those."""
-        return fits(call.method, self.method) and self._of_client(call) and fits(methods.resource(call), self.resource)
-
-    def _of_client(self, call: Call) -> bool:
-        said = (caller(call.context), sent(call.context, "user-agent"), sent(call.context, "x-goog-api-client"))
-        return any(self.client in each for each in said)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Error(CallFault):
-    """The call is refused, and has no effect."""
-
-    kind = "error"
-    code: Code
-    message: str = "The service is currently unavailable."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Delay(CallFault):
-    """The call is carried out that much later."""
-
-    kind = "delay"
-    seconds: float = form.field(least=0, most=_LONGEST_S)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DropAnswer(CallFault):
-    """The call is carried out, and its answer is lost: the connection breaks, or nothing comes until the caller's deadline."""
-
-    kind = "drop-answer"
-    how: Literal["closed", "silence"] = "closed"
 
 
 @dataclass
@@ -85,6 +28,7 @@ class Active:
 
     id: str
     fault: Fault
+    over: Callable[[], None] = lambda: None  # what ends it, when it is spent or deleted
     met: int = 0
     latest: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=_MET_KEPT))
 
@@ -98,7 +42,9 @@ class Active:
         if self.spent:
             return False
         self.met += 1
-        self.latest.append((clock.now().isoformat(), what))
+        self.latest.append((datetime.datetime.now(datetime.UTC).isoformat(), what))  # the machine's time: the cloud's may be off
+        if self.spent:
+            self.over()
         return True
 
     def told(self) -> dict[str, Any]:
@@ -108,15 +54,25 @@ class Active:
         return {**said, "met": {"count": self.met, "latest": latest}, "spent": self.spent}
 
 
+Cause = Callable[[Active], Awaitable[None]]
+"""Makes a fault of the world real when it is asked for, and sets what ends it; Refusal if it cannot be."""
+
+
 class Faults:
-    """The faults that were asked for."""
+    """The faults that were asked for. `causes` has those that are more than what happens to calls, by their class."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Before) -> None:
         self._known: dict[str, Active] = {}
+        self._before = before
+        self._doomed: ContextVar[Active | None] = ContextVar("doomed", default=None)
+        self.causes: dict[type[Fault], Cause] = {}
 
-    def ask(self, fault: Fault) -> Active:
+    async def ask(self, fault: Fault) -> Active:
         """Have this go wrong from now on."""
         active = Active(f"fault-{secrets.token_hex(4)}", fault)
+        cause = self.causes.get(type(fault))
+        if cause is not None:
+            await cause(active)
         self._known[active.id] = active
         for old in [each.id for each in self._known.values() if each.spent][:-_KEPT]:
             del self._known[old]
@@ -132,7 +88,7 @@ class Faults:
 
     def delete(self, id: str) -> None:
         """Let a fault be over."""
-        del self._known[id]
+        self._known.pop(id).over()
 
     def active(self, kind: type[Fault]) -> Iterator[Active]:
         """Those of a kind that are not spent."""
@@ -143,42 +99,39 @@ class Faults:
         matching = [each for each in self.active(CallFault) if isinstance(each.fault, CallFault) and each.fault.matches(call)]
 
         async def through(rest: list[Active]) -> Any:
-            return await _meet(rest[0], call, lambda: through(rest[1:])) if rest else await proceed()
+            return await self._meet(rest[0], call, lambda: through(rest[1:])) if rest else await self._before.kept(call, proceed)
 
         return await through(matching)
 
+    async def _meet(self, active: Active, call: Call, proceed: Callable[[], Awaitable[Any]]) -> Any:
+        what = f"{call.method} {methods.resource(call)}".strip()
+        match active.fault:
+            case Error(code=code, message=message) if active.meet(what):
+                raise Refusal(code, message)
+            case Delay(seconds=seconds) if active.meet(what):
+                await asyncio.sleep(seconds)
+            case FailOperation() if not active.spent:
+                self._doomed.set(active)  # read by `fate` when this call's operation is accepted
+            case StaleRead() if not active.spent:
+                answer = await proceed()
+                stale = self._before.stale(call, answer)
+                if stale is None or not active.meet(what):
+                    return answer
+                if isinstance(stale, Refusal):
+                    raise stale
+                return stale
+            case DropAnswer(how=how) if not active.spent:
+                answer = await proceed()  # one that is refused has no effect whose answer could be lost
+                if not active.meet(what):
+                    return answer
+                if how == "silence":
+                    await asyncio.sleep(min(call.context.time_remaining() or LONGEST_S, LONGEST_S))
+                raise Refusal(Code.UNAVAILABLE, "Socket closed")
+        return await proceed()
 
-async def _meet(active: Active, call: Call, proceed: Callable[[], Awaitable[Any]]) -> Any:
-    what = f"{call.method} {methods.resource(call)}".strip()
-    match active.fault:
-        case Error(code=code, message=message) if active.meet(what):
-            raise Refusal(code, message)
-        case Delay(seconds=seconds) if active.meet(what):
-            await asyncio.sleep(seconds)
-        case DropAnswer(how=how) if not active.spent:
-            answer = await proceed()  # one that is refused has no effect whose answer could be lost
-            if not active.meet(what):
-                return answer
-            if how == "silence":
-                await asyncio.sleep(min(call.context.time_remaining() or _LONGEST_S, _LONGEST_S))
-            raise Refusal(Code.UNAVAILABLE, "Socket closed")
-    return await proceed()
-
-
-def fits(text: str, pattern: str) -> bool:
-    """Whether a name is the one that a pattern names."""
-    return fnmatch.fnmatchcase(text, pattern)
-
-
-KINDS: dict[str, type[Fault]] = {each.kind: each for each in (Error, Delay, DropAnswer)}
-
-
-def read(given: Any) -> Fault:
-    """The fault that somebody asked for in JSON."""
-    where = "POST /faults"
-    if not isinstance(given, dict) or not isinstance(given.get("kind"), str):
-        raise Unusable("'kind' is missing.", where, f"Say what shall go wrong: {', '.join(sorted(KINDS))}.")
-    kind = KINDS.get(given["kind"])
-    if kind is None:
-        raise Unusable(f"There is no fault '{given['kind'][:60]}'.", f"{where}: kind", form.nearest(given["kind"], KINDS))
-    return form.read(kind, {key: value for key, value in given.items() if key != "kind"}, f"{where} ({kind.kind})")
+    def fate(self, method: str) -> Fate | None:
+        """How the operation that the present call starts is to end, if not well."""
+        active = self._doomed.get()
+        if active is None or not isinstance(active.fault, FailOperation) or not active.meet(f"the operation of {method}".strip()):
+            return None
+        return Fate(Refusal(active.fault.code, active.fault.message), worked=active.fault.effect)

@@ -34,7 +34,7 @@ def read(kind: type[T], given: Any, where: str) -> T:
     for key in given:
         if key not in known:
             raise Unusable(f"There is no '{key[:_SHORT]}' here.", where, _instead(key, known))
-    missing = [name for name, each in known.items() if each.default is dataclasses.MISSING and name not in given]
+    missing = [name for name, each in known.items() if _required(each) and name not in given]
     if missing:
         raise Unusable(f"'{missing[0]}' is missing.", where, f"It takes {_expected(known[missing[0]], _type(kind, missing[0]))}.")
     return kind(**{key: _value(known[key], _type(kind, key), value, f"{where}: {key}") for key, value in given.items()})
@@ -60,6 +60,10 @@ def fields(kind: type) -> "dict[str, dataclasses.Field[Any]]":
 def nearest(wrong: str, known: Iterable[str]) -> str:
     """A remedy for a word that is not known: the one that was probably meant, else all of them."""
     return _instead(wrong, known)
+
+
+def _required(each: "dataclasses.Field[Any]") -> bool:
+    return each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
 
 
 def _merged(before: Any, given: Any) -> Any:

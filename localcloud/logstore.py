@@ -182,6 +182,12 @@ class LogStore:
             self._count()
         return gone > 0
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[sqlite3.Connection]:
+        """The connection that writes, while nobody else writes."""
+        with self._writer_lock:
+            yield self._writer
+
     def close(self) -> None:
         """Commit the rest and let go of the file."""
         self._closed.set()

@@ -60,6 +60,7 @@ class Proxy:
         self._doors = Doors(host, clone, state, self._runner)
         self._session: aiohttp.ClientSession | None = None
         self._lines = Lines(_HEADER_BYTES)
+        self.arrived: Callable[[Blueprint, str], None] = lambda *_: None  # told of every request that reaches an instance
 
     async def open(self) -> None:
         """Begin to serve."""
@@ -150,6 +151,7 @@ class Proxy:
                 instance = await self._fleet.instance(blueprint)
                 async with instance.request():
                     exchange.instance, exchange.placed = instance.id, time.monotonic()
+                    self.arrived(blueprint, instance.id)
                     return await self._pass(exchange, instance, inward)
         except TimeoutError:
             return self._fail(exchange, answers.TOO_LONG)

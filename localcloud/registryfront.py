@@ -10,7 +10,7 @@ import random
 import re
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, Literal, Protocol
 
 import aiohttp
@@ -65,6 +65,7 @@ class RegistryFront:
         self.port: int = self._door.getsockname()[1]
         state.put_port(_KEY, "", self.port)
         self.doorkeeper: Doorkeeper | None = None
+        self.met: Callable[[str], bool] | None = None  # down on request: told of each request, and lets it go well by False
         self._own = secrets.token_urlsafe(24)
         self._trouble: Trouble = ""
         self._server = web.Server(self._answer, access_log=None, auto_decompress=False, read_bufsize=_CHUNK)
@@ -127,7 +128,7 @@ class RegistryFront:
             return self._refusal(request, _Denial(503, "UNAVAILABLE", text))
 
     async def _admitted(self, request: web.BaseRequest) -> web.StreamResponse:
-        if self._trouble:
+        if self._trouble or (self.met is not None and self.met(f"{request.method} {request.path}")):
             raise _Denial(503, "UNAVAILABLE", "The service is currently unavailable.")
         if request.path == "/v2/token":
             return self._token(request)

@@ -17,21 +17,26 @@ from localcloud import wire
 from localcloud.admin import Admin
 from localcloud.artifacts import Artifacts
 from localcloud.catalog import Catalog
+from localcloud.control import AS_REAL, LENIENT, Control
+from localcloud.denials import Denials
 from localcloud.engine import Engine
 from localcloud.faults import Faults
 from localcloud.identity import Identity
 from localcloud.instances import Fleet
 from localcloud.jobs import Jobs
 from localcloud.logs import Logging, LogStore
+from localcloud.mishaps import Mishaps
 from localcloud.operations import Operations
 from localcloud.output import Output
 from localcloud.pods import Pods
 from localcloud.proxy import Proxy
+from localcloud.quotas import Quotas
 from localcloud.reconcile import Reconciler
 from localcloud.registryfront import CannotListen, RegistryFront
 from localcloud.run import Revisions, Services
 from localcloud.secretmanager import Secrets
 from localcloud.secretstore import SecretStore
+from localcloud.stale import Before
 from localcloud.state import State
 
 log = logging.getLogger(__name__)
@@ -56,9 +61,10 @@ class Settings:
     startup_seconds: float
     idle_seconds: float
     down_removes: bool
+    strict: bool
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings) -> None:  # noqa: PLR0915 - the whole of it, in its order
     """Serve until SIGTERM or SIGINT."""
     lock = _only_one(settings.state)
     state = State(settings.state / "cloud.sqlite")
@@ -73,13 +79,16 @@ async def serve(settings: Settings) -> None:
     reconciler = Reconciler(state, engine, fleet, proxy)
     operations = Operations(state)
     jobs = Jobs(operations, reconciler)
-    faults = Faults()
-    admin = Admin(settings.host, state, faults)
-    gate = wire.gates(faults.gate)
     catalog = Catalog(settings.registry, state.connection)
     front = _front(settings, state, catalog)
     engine.credentials = front.credentials
     artifacts = Artifacts(catalog, operations)
+    faults, denials, quotas = Faults(Before(state)), Denials(identity), Quotas()
+    admin = Admin(settings.host, state, faults)
+    mishaps = Mishaps(faults, state, store, engine, front)
+    Control(admin, mishaps, denials, quotas, identity, front, AS_REAL if settings.strict else LENIENT)
+    operations.fate, proxy.arrived = faults.fate, mishaps.arrived
+    gate = wire.gates(faults.gate, quotas.gate, denials.gate)
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))  # a second server must not share the port
     server.add_generic_rpc_handlers(
         (

@@ -4,10 +4,12 @@ import time
 from collections.abc import Iterator
 
 import grpc
+import httpx
 import pytest
-from clouds import PARENT, Cloud, eventually
+from clouds import PARENT, SOON, Cloud, eventually
 from google.api_core import exceptions
 from google.api_core.gapic_v1.client_info import ClientInfo
+from google.cloud import artifactregistry_v1 as ar
 from google.cloud import run_v2
 
 
@@ -76,3 +78,93 @@ def test_an_answer_is_dropped_after_the_effect(cloud: Cloud, how: str, error: ty
         cloud.services.create_service(parent=PARENT, service=cloud.service(name), service_id=name, timeout=1.5)
     assert cloud.met(fault) == 1
     eventually(lambda: cloud.get(name).terminal_condition.state == run_v2.Condition.State.CONDITION_SUCCEEDED)
+
+
+def test_an_operation_fails_after_it_was_accepted_and_nothing_was_done(cloud: Cloud) -> None:
+    cloud.create("fated")
+    before = cloud.get("fated")
+    fault = cloud.fault("fail-operation", method="Services/UpdateService", code="INTERNAL", message="it broke")
+    with pytest.raises(exceptions.InternalServerError, match="it broke"):
+        cloud.update(cloud.service("fated", env={"A": "2"}))
+    assert cloud.met(fault) == 1
+    assert cloud.get("fated").traffic_statuses == before.traffic_statuses
+
+
+def test_an_operation_fails_though_all_was_done(cloud: Cloud) -> None:
+    cloud.create("done")
+    fault = cloud.fault("fail-operation", resource="*/services/done", effect=True)
+    with pytest.raises(exceptions.InternalServerError):
+        cloud.update(cloud.service("done", annotations={"a": "b"}), "annotations")
+    assert cloud.met(fault) == 1
+    assert cloud.get("done").annotations["a"] == "b"
+
+
+def test_a_stale_read_shows_the_service_before_its_latest_write(cloud: Cloud) -> None:
+    first = cloud.create("stale")
+    new = cloud.update(cloud.service("stale", env={"A": "2"}))
+    fault = cloud.fault("stale-read", resource=first.name, times=2)
+    old = cloud.get("stale")
+    assert (old.etag, old.latest_created_revision) == (first.etag, first.latest_created_revision)
+    with pytest.raises(exceptions.Aborted, match="Conflict for resource 'stale'"):
+        cloud.update(cloud.service("stale", etag=old.etag, env={"A": "3"}))
+    cloud.fault("stale-read", method="Revisions/*")
+    with pytest.raises(exceptions.NotFound, match="of kind 'REVISION'"):
+        cloud.revisions.get_revision(name=new.latest_created_revision, retry=None)
+    assert cloud.get("stale").etag == first.etag
+    assert cloud.get("stale").etag == new.etag
+    assert cloud.met(fault) == 2
+
+
+def test_a_clock_that_is_off_is_seen_by_clients_until_it_is_put_right(cloud: Cloud) -> None:
+    fault = cloud.fault("clock", seconds=86400 * 3)
+    assert cloud.create("off").create_time.timestamp() > time.time() + 86400 * 2
+    assert cloud.met(fault) > 0
+    assert cloud.request("POST", "/faults", {"kind": "clock", "seconds": 1}).status_code == 409
+    cloud.ask("DELETE", f"/faults/{fault}")
+    assert abs(cloud.create("right").create_time.timestamp() - time.time()) < 60
+
+
+def test_a_full_disk_refuses_every_write_and_loses_nothing(cloud: Cloud) -> None:
+    before = cloud.create("full")
+    fault = cloud.fault("disk-full", times=0)
+    with pytest.raises(exceptions.ResourceExhausted, match="is full: nothing was changed"):
+        cloud.update(cloud.service("full", annotations={"a": "b"}), "annotations")
+    assert cloud.get("full") == before
+    assert cloud.met(fault) > 0
+    cloud.ask("DELETE", f"/faults/{fault}")
+    assert cloud.update(cloud.service("full", annotations={"a": "b"}), "annotations").annotations["a"] == "b"
+
+
+def test_a_full_disk_holds_log_entries_back_and_loses_none(cloud: Cloud) -> None:
+    cloud.create("talk")
+    fault = cloud.fault("disk-full", store="logs", times=0)
+    assert httpx.get(cloud.get("talk").uri, trust_env=False).status_code == 200
+    eventually(lambda: cloud.met(fault))
+    with pytest.raises(exceptions.ServiceUnavailable):
+        list(cloud.logging.list_log_entries(request={"resource_names": ["projects/test-project"]}, retry=None))
+    cloud.ask("DELETE", "/faults")
+    eventually(lambda: cloud.entries("requests", "talk"))
+
+
+def test_an_instance_is_killed_now_or_at_a_request_and_the_service_answers_again(cloud: Cloud) -> None:
+    service = cloud.create("mortal")
+    first = cloud.containers(running=True)
+    now = cloud.fault("kill-container", service="mortal")
+    assert cloud.met(now) == 1
+    later = cloud.fault("kill-container", service="mortal", request=2)
+    answers = [httpx.get(service.uri, trust_env=False, timeout=20).status_code for _ in range(3)]
+    assert answers[0] in (200, 503)
+    eventually(lambda: cloud.met(later) == 1)
+    eventually(lambda: httpx.get(service.uri, trust_env=False, timeout=20).status_code == 200)
+    assert {each.id for each in cloud.containers(running=True)} != {each.id for each in first}
+    assert cloud.request("POST", "/faults", {"kind": "kill-container", "service": "nobody"}).status_code == 409
+
+
+def test_a_registry_that_is_down_answers_503_and_then_serves_again(cloud: Cloud) -> None:
+    artifacts = ar.ArtifactRegistryClient(transport=ar.ArtifactRegistryClient.get_transport_class("grpc")(channel=cloud.channel))
+    wanted = ar.Repository(format_=ar.Repository.Format.DOCKER)
+    made = artifacts.create_repository(parent=PARENT, repository_id="down", repository=wanted).result(polling=SOON)
+    host = made.registry_uri.split("/")[0].replace("localhost", "127.0.0.1")
+    fault = cloud.fault("registry-down")
+    assert [httpx.get(f"http://{host}/v2/", trust_env=False).status_code for _ in range(2)] == [503, 200]
+    assert cloud.met(fault) == 1
