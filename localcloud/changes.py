@@ -1,5 +1,6 @@
 """What an update makes of a service: pure functions over messages (service.proto UpdateServiceRequest)."""
 
+import datetime
 import uuid
 from collections.abc import Iterable
 from typing import Any
@@ -8,8 +9,8 @@ from google.cloud import run_v2
 
 from localcloud import clock, conditions
 from localcloud.naming import ServiceName, etag
-from localcloud.validation import invalid
-from localcloud.wire import to_pb
+from localcloud.violations import invalid
+from localcloud.wire import Refusal, to_pb
 
 _CLIENTS_OWN = (
     "description", "labels", "annotations", "client", "client_version", "ingress", "launch_stage", "binary_authorization", "template",
@@ -19,9 +20,9 @@ _CLIENTS_OWN = (
 _FROM_TEMPLATE = (
     "labels", "annotations", "scaling", "vpc_access", "max_instance_request_concurrency", "timeout", "service_account", "containers",
     "volumes", "execution_environment", "encryption_key", "service_mesh", "encryption_key_revocation_action",
-    "encryption_key_shutdown_duration", "session_affinity", "node_selector",
+    "encryption_key_shutdown_duration", "session_affinity", "node_selector", "gpu_zonal_redundancy_disabled",
 )  # fmt: skip
-_AUTHOR = "developer@localhost"
+_KEPT = datetime.timedelta(days=30)
 
 
 def merged(current: run_v2.Service, wanted: run_v2.Service, paths: Iterable[str]) -> run_v2.Service:
@@ -35,14 +36,18 @@ def merged(current: run_v2.Service, wanted: run_v2.Service, paths: Iterable[str]
         if names[0] in _CLIENTS_OWN:
             _take(path, names, to_pb(wanted), to_pb(made))
         elif names[0] not in to_pb(made).DESCRIPTOR.fields_by_name:
-            raise invalid(f"update_mask: '{path}' is not a field of a service.")
+            raise _no_field(path)
+        else:  # an output-only field: what a client says of it is ignored
+            _take(path, names, to_pb(wanted), to_pb(run_v2.Service(made)))
+    for container in made.template.containers:
+        del container.build_info  # output only
     return made
 
 
 def _take(path: str, names: list[str], source: Any, target: Any) -> None:
     known = target.DESCRIPTOR.fields_by_name.get(names[0])
     if known is None:
-        raise invalid(f"update_mask: '{path}' is not a field of a service.")
+        raise _no_field(path)
     if len(names) > 1:
         if known.is_repeated or known.message_type is None:
             raise invalid(f"update_mask: '{path}' goes into '{names[0]}', which has no fields; name '{names[0]}' as a whole.")
@@ -58,19 +63,24 @@ def _take(path: str, names: list[str], source: Any, target: Any) -> None:
         setattr(target, names[0], getattr(source, names[0]))
 
 
-def created(name: ServiceName, wanted: run_v2.Service) -> run_v2.Service:
+def _no_field(path: str) -> Refusal:
+    """The real one was seen to answer such a mask (`scaling.minInstanceCount`) with the conflict of a revision's name [approximated]."""
+    return invalid(f"update_mask: '{path}' is not a field of a service.")
+
+
+def created(name: ServiceName, wanted: run_v2.Service, author: str) -> run_v2.Service:
     """A new service with what its client may set."""
     made = merged(run_v2.Service(name=str(name), uid=str(uuid.uuid4())), wanted, ())
     made.create_time = clock.now()
-    made.creator = _AUTHOR
+    made.creator = author
     return made
 
 
-def stamped(service: run_v2.Service) -> run_v2.Service:
+def stamped(service: run_v2.Service, author: str) -> run_v2.Service:
     """The service as one generation further, with a new update time and etag."""
     service.generation += 1
     service.update_time = clock.now()
-    service.last_modifier = _AUTHOR
+    service.last_modifier = author
     service.etag = etag(service.name, service.update_time)
     return service
 
@@ -87,7 +97,7 @@ def nameless(template: run_v2.RevisionTemplate) -> run_v2.RevisionTemplate:
     return copy
 
 
-def revision(service: run_v2.Service, name: ServiceName, short_name: str) -> run_v2.Revision:
+def revision(service: run_v2.Service, name: ServiceName, short_name: str, author: str) -> run_v2.Revision:
     """The revision that a service's template makes."""
     made = run_v2.Revision(
         name=name.revision(short_name),
@@ -97,7 +107,7 @@ def revision(service: run_v2.Service, name: ServiceName, short_name: str) -> run
         launch_stage=service.launch_stage,
         reconciling=True,
         conditions=conditions.pending_revision(),
-        creator=_AUTHOR,
+        creator=author,
     )
     template, target = to_pb(service.template), to_pb(made)
     for field in _FROM_TEMPLATE:
@@ -109,3 +119,9 @@ def revision(service: run_v2.Service, name: ServiceName, short_name: str) -> run
         f"/revision_name/{short_name}"
     )
     return made
+
+
+def deleted(resource: run_v2.Service | run_v2.Revision) -> None:
+    """Tell when a resource was deleted, and until when the real service would keep it [thirty days: approximated]."""
+    resource.delete_time = clock.now()
+    resource.expire_time = clock.now() + _KEPT

@@ -11,6 +11,7 @@ from localcloud.sizes import cpu_count
 
 _Ingress: Any = run_v2.IngressTraffic
 _Allocation: Any = run_v2.TrafficTargetAllocationType
+_Egress: Any = run_v2.VpcAccess.VpcEgress
 _LaunchStage: Any = launch_stage_pb2.LaunchStage
 
 
@@ -37,12 +38,14 @@ def fill_template(template: run_v2.RevisionTemplate, project: str) -> None:
         template.timeout = datetime.timedelta(seconds=300)
     if not template.scaling.max_instance_count:
         template.scaling.max_instance_count = 100
-    ported = any(container.ports for container in template.containers)
-    for index, container in enumerate(template.containers):
-        _fill_container(container, serving=bool(container.ports) if ported else index == 0)
+    if "vpc_access" in template and not template.vpc_access.egress:
+        template.vpc_access.egress = _Egress.PRIVATE_RANGES_ONLY
+    for container in template.containers:
+        _fill_container(container, serving=len(template.containers) == 1 or bool(container.ports))
     if not template.max_instance_request_concurrency:
-        cpu = cpu_count(template.containers[0].resources.limits["cpu"]) if template.containers else None
-        template.max_instance_request_concurrency = 1 if cpu is not None and cpu < 1 else 80
+        cpus = [cpu_count(container.resources.limits["cpu"]) for container in template.containers]
+        total = sum(each if each is not None else 1 for each in cpus)
+        template.max_instance_request_concurrency = 80 if total >= 1 or not cpus else 1
 
 
 def _fill_container(container: run_v2.Container, *, serving: bool) -> None:
@@ -51,22 +54,28 @@ def _fill_container(container: run_v2.Container, *, serving: bool) -> None:
         container.resources.cpu_idle = True  # only while nothing about the resources was said
     limits["cpu"] = limits.get("cpu", "1000m")
     limits["memory"] = limits.get("memory", "512Mi")
-    if not serving:
-        return
-    if not container.ports:
+    if serving and not container.ports:
         container.ports = [run_v2.ContainerPort(name="http1", container_port=8080)]
-    port = container.ports[0]
-    port.name = port.name or "http1"
-    port.container_port = port.container_port or 8080
-    if not run_v2.Container.pb(container).HasField("startup_probe"):
-        tcp = run_v2.TCPSocketAction(port=port.container_port)
+    for port in container.ports:
+        port.name = port.name or "http1"
+        port.container_port = port.container_port or 8080
+    exposed = container.ports[0].container_port if container.ports else 0
+    if serving and "startup_probe" not in container:
+        tcp = run_v2.TCPSocketAction(port=exposed)
         container.startup_probe = run_v2.Probe(timeout_seconds=240, period_seconds=240, failure_threshold=1, tcp_socket=tcp)
-    probe = container.startup_probe
+    for kind in ("startup_probe", "liveness_probe"):
+        if kind in container:
+            _fill_probe(getattr(container, kind), exposed)
+
+
+def _fill_probe(probe: run_v2.Probe, port: int) -> None:
+    """`port` is the one that the container exposes, 0 if it exposes none."""
     probe.timeout_seconds = probe.timeout_seconds or 1
     probe.period_seconds = probe.period_seconds or 10
     probe.failure_threshold = probe.failure_threshold or 3
+    for kind in ("http_get", "tcp_socket", "grpc"):
+        if kind in probe:
+            action = getattr(probe, kind)
+            action.port = action.port or port
     if "http_get" in probe:
         probe.http_get.path = probe.http_get.path or "/"
-        probe.http_get.port = probe.http_get.port or port.container_port
-    elif "tcp_socket" in probe:
-        probe.tcp_socket.port = probe.tcp_socket.port or port.container_port

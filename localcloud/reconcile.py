@@ -219,6 +219,9 @@ class Reconciler:
         for target in service.traffic:
             key = target.revision or short(service.latest_ready_revision)
             found = self._state.revision(name.revision(key))
+            if found is None and target.revision:  # [a real text; its code was 13 in 2023, ours is that of other failures: approximated]
+                text = f"Revision '{key}' does not exist or is deleted. Update all traffic to route to currently available revisions."
+                return text, False
             if found is None or found.phase != "ready":
                 wanted = found or created
                 return (wanted.message if wanted and wanted.message else f"Revision '{key}' is not ready and cannot serve traffic."), False

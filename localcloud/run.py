@@ -1,18 +1,20 @@
 """Cloud Run v2 Services and Revisions (google/cloud/run/v2/service.proto, revision.proto)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from google.cloud import run_v2
 from google.longrunning import operations_pb2
 
-from localcloud import changes, clock, defaults, iam, naming, validation
+from localcloud import authors, changes, defaults, iam, limits, naming, validation
 from localcloud.engine import Engine
 from localcloud.jobs import Jobs
 from localcloud.naming import ServiceName, short
 from localcloud.pages import page
 from localcloud.reconcile import Reconciler, serving
 from localcloud.state import State, StoredRevision, StoredService
+from localcloud.violations import Malformed
 from localcloud.wire import Code, Context, Refusal, pack, to_pb
 
 _MOST_REVISIONS = 1000
@@ -34,24 +36,30 @@ class Services:
     def __init__(self, state: State, engine: Engine, jobs: Jobs, reconciler: Reconciler) -> None:
         self._state, self._engine, self._jobs, self._reconciler = state, engine, jobs, reconciler
 
-    async def CreateService(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
-        """[service.proto CreateService]"""
+    async def CreateService(self, request: Any, ctx: Context) -> Any:
+        """[service.proto CreateService] The name comes from parent and service_id alone [refused by the real service, though ignored in
+        service.proto]."""
+        author = authors.author(ctx)
+
         def plan() -> Change:
-            return self._creation(request.parent, request.service_id, request.service)
+            if request.service.name:
+                raise Malformed("", "service.name must be empty on CreateServiceRequest.")
+            return self._creation(request.parent, request.service_id, request.service, author)
 
         return await self._carry_out("CreateService", plan, request.validate_only)
 
-    async def UpdateService(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
+    async def UpdateService(self, request: Any, ctx: Context) -> Any:
         """[service.proto UpdateService] With an etag: only if nothing was written in between."""
+        author = authors.author(ctx)
 
         def plan() -> Change:
             name = ServiceName.parse(request.service.name)
             stored = self._state.service(str(name))
             if stored is None and request.allow_missing:
-                return self._creation(name.parent, name.service, request.service)
+                return self._creation(name.parent, name.service, request.service, author)
             if stored is None:
                 raise naming.service_missing(name)
-            return self._update(name, stored, request.service, list(request.update_mask.paths))
+            return self._update(name, stored, request.service, list(request.update_mask.paths), author)
 
         return await self._carry_out("UpdateService", plan, request.validate_only)
 
@@ -76,7 +84,7 @@ class Services:
         name, stored = self._stored(request.name)
         service = run_v2.Service.deserialize(stored.body)
         _check_etag(service, request.etag, name.service)
-        service.delete_time = clock.now()
+        changes.deleted(service)
         if request.validate_only:
             return _done(name.parent, service)
         return await self._jobs.soon(self._jobs.delete("DeleteService", name, service))
@@ -106,38 +114,44 @@ class Services:
             raise naming.service_missing(name)
         return name, stored
 
-    def _creation(self, parent: str, service_id: str, wanted: run_v2.Service) -> Change:
+    def _creation(self, parent: str, service_id: str, wanted: run_v2.Service, author: str) -> Change:
         naming.check_parent(parent)
         validation.service_id(service_id)
         name = ServiceName.parse(f"{parent}/services/{service_id}")
         if self._state.service(str(name)) is not None:
             raise Refusal(Code.ALREADY_EXISTS, f"Resource '{service_id}' already exists.")
-        return self._change(name, StoredService(str(name), b""), changes.created(name, wanted), before=None)
+        change = self._change(name, StoredService(str(name), b""), changes.created(name, wanted, author), None, author)
+        limits.room_for_service(name, self._state.services())
+        return change
 
-    def _update(self, name: ServiceName, stored: StoredService, wanted: run_v2.Service, paths: list[str]) -> Change:
+    def _update(self, name: ServiceName, stored: StoredService, wanted: run_v2.Service, paths: list[str], author: str) -> Change:
         current = run_v2.Service.deserialize(stored.body)
         _check_etag(current, wanted.etag, name.service)
-        return self._change(name, stored, changes.merged(current, wanted, paths), before=current.template)
+        return self._change(name, stored, changes.merged(current, wanted, paths), current, author)
 
     def _change(
-        self, name: ServiceName, stored: StoredService, service: run_v2.Service, before: run_v2.RevisionTemplate | None
+        self, name: ServiceName, stored: StoredService, service: run_v2.Service, before: run_v2.Service | None, author: str
     ) -> Change:
         """Complete and check a service; nothing is written yet."""
+        if "template" not in service:
+            raise Malformed("template", "required field not present.")
         defaults.fill_service(service)
         validation.service(service, name.service)
-        revision = self._new_revision(name, stored, service, before)
-        known = {short(each) for each in self._state.revision_names(str(name))}
-        validation.traffic(service.traffic, known | ({short(revision.name)} if revision else set()))
-        service = changes.stamped(service)
+        validation.traffic(service.traffic, name.service)
+        tags = {target.tag for target in service.traffic if target.tag}
+        if tags - {target.tag for target in (before.traffic if before else ())}:
+            limits.room_for_tags(name, len(tags), self._state.services())
+        revision = self._new_revision(name, stored, service, before, author)
+        service = changes.stamped(service, author)
         if revision is not None:
             service.latest_created_revision = revision.name
         return Change(name, service, stored, revision)
 
     def _new_revision(
-        self, name: ServiceName, stored: StoredService, service: run_v2.Service, before: run_v2.RevisionTemplate | None
+        self, name: ServiceName, stored: StoredService, service: run_v2.Service, before: run_v2.Service | None, author: str
     ) -> StoredRevision | None:
         template = service.template
-        if before is not None and changes.same(template, before):
+        if before is not None and changes.same(template, before.template):
             return None
         bare = changes.nameless(template)
         number = stored.made + 1
@@ -149,17 +163,17 @@ class Services:
                 text = f"Revision named '{template.revision}' with different configuration already exists."
                 raise Refusal(Code.ALREADY_EXISTS, text)
         short_name = template.revision or naming.new_revision(name.service, number)
-        made = changes.revision(service, name, short_name)
+        made = changes.revision(service, name, short_name, author)
         body, kept = run_v2.Revision.serialize(made), run_v2.RevisionTemplate.serialize(bare)
         return StoredRevision(made.name, str(name), number, body, kept, image="", phase="pending", message="")
 
-    async def _carry_out(self, method: str, plan: Any, validate_only: bool) -> Any:
-        change: Change = plan()
+    async def _carry_out(self, method: str, plan: Callable[[], Change], validate_only: bool) -> Any:
+        change = _planned(method, plan)
         if validate_only:
             return _done(change.name.parent, change.service)
         if change.revision is not None:
             await self._engine.check()
-            change = plan()  # somebody may have written meanwhile
+            change = _planned(method, plan)  # somebody may have written meanwhile
         name, revision = change.name, change.revision
         change.service.reconciling = True
         made = change.stored.made + (1 if revision else 0)
@@ -215,7 +229,7 @@ class Revisions:
             raise Refusal(Code.FAILED_PRECONDITION, f"The latest created Revision '{short(stored.name)}' cannot be directly deleted.")
         if self._reconciler.reachable(name, short(stored.name)):
             raise serving(stored.name)
-        revision.delete_time = clock.now()
+        changes.deleted(revision)
         if request.validate_only:
             return _done(name.parent, revision)
         return await self._jobs.soon(self._jobs.delete_revision("DeleteRevision", name, revision))
@@ -229,6 +243,13 @@ class Revisions:
             text = f"Resource '{parts[7]}' of kind 'REVISION' in region '{parts[3]}' in project '{parts[1]}' does not exist."
             raise Refusal(Code.NOT_FOUND, text)
         return stored
+
+
+def _planned(method: str, plan: Callable[[], Change]) -> Change:
+    try:
+        return plan()
+    except Malformed as malformed:
+        raise malformed.within(f"{method}Request") from None
 
 
 def _check_etag(current: run_v2.Service, given: str, service: str) -> None:
@@ -249,4 +270,3 @@ def _done(parent: str, resource: Any) -> Any:
     operation = operations.Operation(name=f"{parent}/operations/validated", done=True, response=pack(resource))
     operation.metadata.Pack(to_pb(resource))
     return operation
-

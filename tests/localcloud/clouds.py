@@ -111,10 +111,9 @@ class Cloud:
 
     # what the tests say
 
-    def service(self, name: str, **values: Any) -> run_v2.Service:
-        """A public service of the test image; `env`, `revision`, `traffic` and other fields by name."""
+    def service(self, name: str, **values: Any) -> run_v2.Service:  # noqa: ARG002 - the name is for the request, not for the message
+        """A public service of the test image to be created; `env`, `revision`, `traffic` and other fields by name."""
         return run_v2.Service(
-            name=f"{PARENT}/services/{name}",
             template=self.template(values.pop("env", {}), values.pop("revision", ""), **values.pop("template", {})),
             invoker_iam_disabled=values.pop("public", True),
             **values,
