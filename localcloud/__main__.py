@@ -1,4 +1,4 @@
-"""`python -m localcloud` serves the local cloud; `python -m localcloud down` removes a clone's containers."""
+"""`python -m localcloud` serves the local cloud; `down` removes a clone's containers, `import` and `export` move states by file."""
 
 import argparse
 import asyncio
@@ -8,11 +8,13 @@ import os
 import re
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from localcloud import snapshot
 from localcloud.engine import Engine
-from localcloud.server import CannotServe, Settings, remove_containers, serve
+from localcloud.form import Unusable
+from localcloud.server import CannotServe, Settings, offline, remove_containers, serve
 from localcloud.wire import Refusal
 
 
@@ -20,10 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if given[:1] == ["down"]:
-            return _down(given[1:])
-        settings = _settings(given)
         os.umask(0o077)  # the state holds values of environment variables: it is for this user alone
+        if given and given[0] in _COMMANDS:
+            return _COMMANDS[given[0]](given[1:])
+        settings = _settings(given)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
         asyncio.run(serve(settings))
     except (CannotServe, OSError) as error:
@@ -31,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Refusal as refusal:
         print(f"localcloud: {refusal.message}", file=sys.stderr)
+        return 1
+    except Unusable as error:
+        print(f"localcloud: nothing was imported: {error}", file=sys.stderr)
         return 1
     except sqlite3.Error as error:
         print(f"localcloud: a file of the state cannot be used ({error}): make room on the disk, or move the state away.", file=sys.stderr)
@@ -54,10 +59,14 @@ def _settings(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--down-removes", action="store_true", help="remove the containers when the local cloud ends")
     strict = "the real delays, limits and quotas from the start, and tokens for the registry (see /behaviour)"
     parser.add_argument("--strict", action="store_true", help=strict)
+    parser.add_argument("--allow-remote", action="store_true", help="serve other machines too: whoever reaches it may do everything")
     found = parser.parse_args(arguments)
     if not _loopback(found.host):
-        text = f"{found.host} is not a loopback address of IPv4: everybody may do everything here, so it serves this machine only."
-        raise CannotServe(text)
+        if not found.allow_remote:
+            text = f"{found.host} is not a loopback address of IPv4: everybody may do everything here, so it serves this machine only."
+            raise CannotServe(f"{text} With --allow-remote it serves whoever reaches that address.")
+        text = f"WARNING: it serves on {found.host}, not only on this machine: whoever reaches it may read, change and run everything."
+        print(f"localcloud: {text}", file=sys.stderr)
     return Settings(
         found.host,
         found.port,
@@ -83,6 +92,30 @@ def _down(arguments: Sequence[str]) -> int:
     engine.close()
     print(f"removed {removed} container{'' if removed == 1 else 's'} of clone {found.clone}")
     return 0
+
+
+def _import(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="localcloud import", description="Take services, revisions and log entries into a state.")
+    parser.add_argument("file", type=Path, help="the JSON file (see localcloud/snapshot.py)")
+    parser.add_argument("--state", type=Path, required=True, help="the folder of the state, which nobody uses at the moment")
+    found = parser.parse_args(arguments)
+    taken = snapshot.read(found.file.read_bytes())
+    with offline(found.state.resolve()) as (state, store):
+        snapshot.write(taken, state, store)
+    print(f"imported {taken}")
+    return 0
+
+
+def _export(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="localcloud export", description="Print a state as the JSON file that import takes.")
+    parser.add_argument("--state", type=Path, required=True, help="the folder of the state, which nobody uses at the moment")
+    found = parser.parse_args(arguments)
+    with offline(found.state.resolve()) as (state, store):
+        print(snapshot.export(state, store))
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"down": _down, "import": _import, "export": _export}
 
 
 def _loopback(host: str) -> bool:

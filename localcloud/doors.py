@@ -68,7 +68,11 @@ class Doors:
         first = zlib.crc32(f"{self._clone} {key} {tag}".encode()) % len(_PORTS)
         choices = [_PORTS[(first + step) % len(_PORTS)] for step in range(200)]
         for port in ([wanted] if wanted else []) + [port for port in choices if port not in taken] + [0]:
-            door = socket.socket()
+            try:
+                door = socket.socket()
+            except OSError as error:
+                text = f"No socket for {key}: {error.strerror}. Allow this user more open files (ulimit -n), and start again."
+                raise Refusal(Code.RESOURCE_EXHAUSTED, text) from None
             door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 door.bind((self._host, port))

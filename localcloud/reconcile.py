@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from google.cloud import run_v2
@@ -260,8 +261,11 @@ class Reconciler:
         if not problem and not failed:
             service.observed_generation = service.generation
 
-    def serve(self, name: ServiceName) -> None:
-        """Give the data plane the routes as stored; retire and revive revisions accordingly."""
+    def serve(self, name: ServiceName, *, warm: bool = True) -> None:
+        """Give the data plane the routes as stored; retire and revive revisions accordingly.
+
+        Not `warm`: only what has a least number of instances is started, the rest when it is asked for.
+        """
         stored = self._state.service(str(name))
         if stored is None:
             return
@@ -287,7 +291,8 @@ class Reconciler:
         routes = Routes(shares, tags, access.read(service, stored.policy))
         retired = sorted(found.keys() - served)
         self._state.afterwards(lambda: self._proxy.route(name, routes))
-        self._state.afterwards(lambda: self._fleet.settle({each.key: each for each in reachable.values()}, retired))
+        started = {each.key: each for each in reachable.values() if warm or each.least}
+        self._state.afterwards(lambda: self._fleet.settle(started, retired))
 
     def _tell_activity(self, revision: run_v2.Revision, stored: StoredRevision, active: Blueprint | None) -> None:
         before = run_v2.Revision.serialize(revision)
@@ -321,7 +326,7 @@ class Reconciler:
     def _restore(self, stored: StoredService) -> bool:
         """Serve as before; gives whether there is more to do."""
         name, service = ServiceName.parse(stored.name), run_v2.Service.deserialize(stored.body)
-        if service.uri:  # the ports are the same as ever, unless somebody else took one meanwhile
+        if service.traffic_statuses:  # the ports are the same as ever, unless somebody else took one meanwhile
             service.uri = self._proxy.reserve(name)
             service.urls = [service.uri]
         for status in service.traffic_statuses:
@@ -330,8 +335,16 @@ class Reconciler:
         body = run_v2.Service.serialize(service)
         if body != stored.body:
             self._state.put_service(replace(stored, body=body))
-        self.serve(name)
+        self.serve(name, warm=False)
         return bool(service.reconciling)
+
+    def take_up(self, services: Iterable[str]) -> None:
+        """Serve services that were written into the state by somebody else."""
+        with self._state.transaction():
+            for service in services:
+                stored = self._state.service(service)
+                if stored is not None:
+                    self._restore(stored)
 
     async def _finish(self, name: ServiceName) -> None:
         for pending in self._state.pending_revisions(str(name)):

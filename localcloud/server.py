@@ -5,7 +5,10 @@ import errno
 import fcntl
 import logging
 import os
+import resource
 import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import grpc
 from google.cloud import artifactregistry_v1, run_v2, secretmanager_v1
 from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
 
-from localcloud import wire
+from localcloud import snapshot, wire
 from localcloud.admin import Admin
 from localcloud.artifacts import Artifacts
 from localcloud.catalog import Catalog
@@ -66,7 +69,8 @@ class Settings:
 
 async def serve(settings: Settings) -> None:  # noqa: PLR0915 - the whole of it, in its order
     """Serve until SIGTERM or SIGINT."""
-    lock = _only_one(settings.state)
+    _enough_files()
+    lock = only_one(settings.state)
     state = State(settings.state / "cloud.sqlite")
     store = LogStore(settings.state / "logs.sqlite", max_bytes=settings.log_megabytes * 2**20)
     secrets = SecretStore(state.connection)
@@ -85,6 +89,7 @@ async def serve(settings: Settings) -> None:  # noqa: PLR0915 - the whole of it,
     artifacts = Artifacts(catalog, operations)
     faults, denials, quotas = Faults(Before(state)), Denials(identity), Quotas()
     admin = Admin(settings.host, state, faults)
+    admin.add("POST", "/import", snapshot.route(state, store, reconciler.take_up))
     mishaps = Mishaps(faults, state, store, engine, front)
     Control(admin, mishaps, denials, quotas, identity, front, AS_REAL if settings.strict else LENIENT)
     operations.fate, proxy.arrived = faults.fate, mishaps.arrived
@@ -127,6 +132,17 @@ async def serve(settings: Settings) -> None:  # noqa: PLR0915 - the whole of it,
     os.close(lock)
 
 
+@contextmanager
+def offline(folder: Path) -> Iterator[tuple[State, LogStore]]:
+    """A state that no local cloud uses meanwhile, and its log."""
+    lock = only_one(folder)
+    try:
+        with closing(State(folder / "cloud.sqlite")) as state, closing(LogStore(folder / "logs.sqlite")) as store:
+            yield state, store
+    finally:
+        os.close(lock)
+
+
 async def remove_containers(engine: Engine) -> int:
     """Remove every container and volume of the clone, and say how many containers there were."""
     return await engine.remove_all()
@@ -142,6 +158,12 @@ def _front(settings: Settings, state: State, catalog: Catalog) -> RegistryFront:
     return front
 
 
+def _enough_files() -> None:
+    """Have as many files open as the system allows: every service and tag has a socket of its own."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _bind(server: grpc.aio.Server, settings: Settings) -> None:
     where = f"{settings.host}:{settings.port}"
     try:
@@ -152,7 +174,7 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> None:
         raise CannotServe(f"Port {settings.port} on {settings.host} is in use: choose another with --port, or end what listens there.")
 
 
-def _only_one(folder: Path) -> int:
+def only_one(folder: Path) -> int:
     """Hold the state's lock: two processes on one state would undo each other's work."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
