@@ -6,7 +6,7 @@ https://cloud.google.com/logging/docs/reference/v2/rpc/google.logging.v2#logging
 import asyncio
 import re
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, Final
 
 import grpc
@@ -17,12 +17,18 @@ from google.rpc import status_pb2
 
 from localcloud import clock, entries
 from localcloud.logstore import BadQuery, LogStore
+from localcloud.logtail import tail
 from localcloud.wire import Code, Context, Refusal, abort
 
 __all__ = ["LogStore", "Logging"]
 
 _ENTRY_BYTES: Final = 256 * 1024
 _PAGE_SIZE: Final = 1000
+_WINDOW_S: Final = 2.0  # [TailLogEntriesRequest.buffer_window]
+_LONGEST_WINDOW_S: Final = 60
+_MESSAGE_BYTES: Final = 3 * 2**20
+_PIECE: Final = 10  # entries of 256 KB at most
+_RATE_LIMIT: Final = types.TailLogEntriesResponse.SuppressionInfo.Reason.RATE_LIMIT
 _PARENT: Final = re.compile(r"(projects|folders|organizations|billingAccounts)/[^/]+(/locations/[^/]+/buckets/[^/]+/views/[^/]+)?")
 _LOG_NAME: Final = re.compile(r"(projects|folders|organizations|billingAccounts)/[^/]+/logs/[^/]{1,511}")
 _Any: Final[Any] = any_pb2.Any  # type: ignore[attr-defined]  # generated modules have no types
@@ -31,7 +37,7 @@ _Status: Final[Any] = status_pb2.Status
 
 
 class Logging:
-    """LoggingServiceV2 over a store; TailLogEntries and CopyLogEntries are not served."""
+    """LoggingServiceV2 over a store; CopyLogEntries is not served."""
 
     def __init__(self, store: LogStore) -> None:
         self._store = store
@@ -77,6 +83,36 @@ class Logging:
         if not await _ask(self._store.delete_log, request.log_name):
             raise Refusal(Code.NOT_FOUND, f"Log {request.log_name} does not exist.")
         return _Empty()
+
+
+    async def TailLogEntries(self, requests: AsyncIterator[Any], _: Context) -> AsyncIterator[Any]:
+        """What arrives from now on, for the first request of the stream; later requests change nothing [approximated]."""
+        first = await anext(aiter(requests), None)
+        _refuse_unless(first is not None, "A request with resource_names must be sent first.")
+        wanted = types.TailLogEntriesRequest.pb(first)
+        parents = _parents(wanted.resource_names)
+        window = wanted.buffer_window.ToMilliseconds() / 1000 if wanted.HasField("buffer_window") else _WINDOW_S
+        _refuse_unless(0 <= window <= _LONGEST_WINDOW_S, f"buffer_window is {window} s; it must be between 0 and {_LONGEST_WINDOW_S} s.")
+        await _ask(self._store.after, 0, parents, wanted.filter)  # a filter that cannot be used is refused at once
+        place = await _ask(self._store.newest)
+        async for found, suppressed in tail(lambda after: _ask(self._store.after, after, parents, wanted.filter), place, window):
+            answer = types.TailLogEntriesResponse.pb()(entries=found)
+            if suppressed:
+                answer.suppression_info.add(reason=_RATE_LIMIT, suppressed_count=suppressed)
+            for part in _parts(answer):
+                yield part
+
+
+def _parts(answer: Any) -> Iterator[Any]:
+    """The answer in pieces that fit into a message of gRPC."""
+    if answer.ByteSize() <= _MESSAGE_BYTES or len(answer.entries) < 2:
+        yield answer
+        return
+    for start in range(0, len(answer.entries), _PIECE):
+        yield type(answer)(
+            entries=answer.entries[start : start + _PIECE],
+            suppression_info=answer.suppression_info if start == 0 else (),
+        )
 
 
 async def _ask(question: Callable[..., Any], *values: Any) -> Any:
