@@ -282,8 +282,9 @@ class Reconciler:
             if each.name not in served:
                 self._tell_activity(revision, each, None)
                 continue
-            # what a service or revision keeps at the least, it keeps only where there is traffic [revision_template.proto]
-            least = max(service.scaling.min_instance_count, revision.scaling.min_instance_count) if key in with_traffic else 0
+            # what a service or revision keeps at the least, it keeps only where there is traffic [revision_template.proto]; the
+            # service's own number wins
+            least = (service.scaling.min_instance_count or revision.scaling.min_instance_count) if key in with_traffic else 0
             reachable[key] = replace(blueprints.read(revision, each.image), least=least)
             self._tell_activity(revision, each, reachable[key])
         shares = tuple(Share(reachable[each.revision], each.percent) for each in targets if each.percent and each.revision in reachable)

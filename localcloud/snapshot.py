@@ -191,22 +191,22 @@ def _revision(name: ServiceName, given: run_v2.Revision, number: int) -> StoredR
     with _at(f"revisions ({short(given.name)})"):
         defaults.fill_template(template, name.project)
         validation.template(template, name.service)
-    filled = changes.revision(run_v2.Service(launch_stage=given.launch_stage, template=template), name, short(given.name))
+    filled = changes.revision(run_v2.Service(launch_stage=given.launch_stage, template=template), name, short(given.name), given.creator)
     filled.uid = given.uid or filled.uid
     filled.create_time = given.create_time
     filled.update_time = given.update_time or given.create_time
     filled.etag = etag(filled.name, filled.update_time)
     filled.reconciling, filled.observed_generation = False, filled.generation
-    filled.creator = given.creator or filled.creator
     ready = conditions.find(given.conditions, "Ready")
     phase: Phase = "failed" if ready is not None and ready.state == Condition.CONDITION_FAILED else "ready"
     if ready is not None:
         filled.conditions = given.conditions
     else:
         conditions.ready_revision(filled, 0, 0)
+    images = " ".join(each.image for each in filled.containers)
     message = ready.message if ready is not None and phase == "failed" else ""
     body, kept = run_v2.Revision.serialize(filled), run_v2.RevisionTemplate.serialize(template)
-    return StoredRevision(filled.name, str(name), number, body, kept, filled.containers[0].image, phase, message)
+    return StoredRevision(filled.name, str(name), number, body, kept, images, phase, message)
 
 
 def _policies(given: dict[str, Any], services: dict[str, run_v2.Service]) -> dict[str, bytes]:
@@ -227,7 +227,7 @@ def _stored(name: ServiceName, service: run_v2.Service, revisions: list[StoredRe
     latest = next((each.name for each in reversed(revisions) if each.phase == "ready"), "")
     service.latest_ready_revision = latest
     service.latest_created_revision = revisions[-1].name
-    validation.traffic(service.traffic, {short(each.name) for each in revisions})
+    validation.traffic(service.traffic, name.service)
     told: Iterable[Any] = service.traffic_statuses or service.traffic
     routes = [{"revision": each.revision or short(latest), "percent": each.percent, "tag": each.tag} for each in told]
     for each in routes:
