@@ -9,6 +9,7 @@ from localcloud.admin import Admin, Missing, answer, body
 from localcloud.denials import Denial, Denials
 from localcloud.form import Unusable
 from localcloud.identity import Identity
+from localcloud.metrics import REAL_SAMPLING, Metrics, Sampling
 from localcloud.mishaps import Mishaps
 from localcloud.quotas import STRICT, Limits, Quotas
 from localcloud.registryfront import RegistryFront
@@ -20,10 +21,11 @@ class Behaviour:
 
     quotas: Limits = field(default_factory=Limits)
     registry_auth: bool = False
+    metrics: Sampling = field(default_factory=Sampling)
 
 
 LENIENT = Behaviour()
-AS_REAL = Behaviour(quotas=STRICT, registry_auth=True)
+AS_REAL = Behaviour(quotas=STRICT, registry_auth=True, metrics=REAL_SAMPLING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +50,18 @@ class Control:
     """Serves these routes of the admin endpoint."""
 
     def __init__(
-        self, admin: Admin, mishaps: Mishaps, denials: Denials, quotas: Quotas, identity: Identity, front: RegistryFront, start: Behaviour
+        self,
+        admin: Admin,
+        mishaps: Mishaps,
+        denials: Denials,
+        quotas: Quotas,
+        identity: Identity,
+        front: RegistryFront,
+        metrics: Metrics,
+        start: Behaviour,
     ) -> None:
         self._mishaps, self._denials, self._quotas, self._identity, self._front = mishaps, denials, quotas, identity, front
+        self._metrics = metrics
         self.apply(start)
         admin.add("GET", "/behaviour", self._behaviour)
         admin.add("PATCH", "/behaviour", self._behave)
@@ -64,6 +75,7 @@ class Control:
         """Behave so from now on."""
         self.behaviour = wanted
         self._quotas.limits = wanted.quotas
+        self._metrics.sampling = wanted.metrics
         self._front.doorkeeper = self._denials if wanted.registry_auth else None
 
     async def _behaviour(self, _: web.Request) -> web.Response:

@@ -57,6 +57,16 @@ class Instance:
             self.last_used = time.monotonic()
 
 
+@dataclass(frozen=True)
+class Census:
+    """The instances of one revision at a moment: how many have requests, how many have none."""
+
+    blueprint: Blueprint
+    active: int
+    idle: int
+    pods: tuple[Pod, ...]
+
+
 class Fleet:
     """All instances of this clone, one per revision."""
 
@@ -105,6 +115,10 @@ class Fleet:
                 self._ended(instance.pod)
                 return
             await asyncio.sleep(0.05)
+
+    def census(self) -> list[Census]:
+        """Count the instances of every revision that has some."""
+        return [Census(each.blueprint, int(each.requests > 0), int(not each.requests), (each.pod,)) for each in self._serving.values()]
 
     def settle(self, reachable: Mapping[str, Blueprint], retired: Iterable[str]) -> None:
         """Start what is reachable now and let go of what is retired; in the background."""

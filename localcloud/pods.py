@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 import os
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -67,8 +68,17 @@ class Pods:
     """All pods of this clone."""
 
     def __init__(
-        self, engine: Engine, output: Output, state: State, store: LogStore, secrets: Secrets, *, startup_s: float
+        self,
+        engine: Engine,
+        output: Output,
+        state: State,
+        store: LogStore,
+        secrets: Secrets,
+        *,
+        startup_s: float,
+        started: Callable[[Blueprint, float], None] = lambda *_: None,
     ) -> None:
+        self._started = started  # told how many seconds an instance took
         self._engine, self._output, self._store, self._secrets, self._startup_s = engine, output, store, secrets, startup_s
         self._db = state.connection
         self._db.execute(_SCHEMA)
@@ -83,6 +93,7 @@ class Pods:
         """
         pod = Pod(os.urandom(6).hex(), blueprint)
         self._pods[pod.instance] = pod
+        began = time.monotonic()
         try:
             await self._create(pod)
             self._note(pod, next(each for each in pod.members if each.part.port), "INFO", reason)
@@ -94,6 +105,7 @@ class Pods:
             raise
         self._db.execute("INSERT OR IGNORE INTO pods (instance) VALUES (?)", (pod.instance,))
         self._serve(pod)
+        self._started(blueprint, time.monotonic() - began)
         return pod
 
     async def stop(self, pod: Pod, grace_s: int = _GRACE_S) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from google.cloud import artifactregistry_v1, run_v2, secretmanager_v1
+from google.cloud import artifactregistry_v1, monitoring_v3, run_v2, secretmanager_v1
 from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
 
 from localcloud import snapshot, wire
@@ -28,7 +28,9 @@ from localcloud.identity import Identity
 from localcloud.instances import Fleet
 from localcloud.jobs import Jobs
 from localcloud.logs import Logging, LogStore
+from localcloud.metrics import Metrics
 from localcloud.mishaps import Mishaps
+from localcloud.monitoring import Monitoring
 from localcloud.operations import Operations
 from localcloud.output import Output
 from localcloud.pods import Pods
@@ -74,12 +76,13 @@ async def serve(settings: Settings) -> None:  # noqa: PLR0915 - the whole of it,
     state = State(settings.state / "cloud.sqlite")
     store = LogStore(settings.state / "logs.sqlite", max_bytes=settings.log_megabytes * 2**20)
     secrets = SecretStore(state.connection)
+    metrics = Metrics(state)
     engine = Engine(settings.clone)
     output = Output(engine, state, store)
-    pods = Pods(engine, output, state, store, secrets, startup_s=settings.startup_seconds)
+    pods = Pods(engine, output, state, store, secrets, startup_s=settings.startup_seconds, started=metrics.startup)
     fleet = Fleet(pods, idle_s=settings.idle_seconds)
     identity = Identity(state.connection)
-    proxy = Proxy(settings.host, settings.clone, state, fleet, store, identity)
+    proxy = Proxy(settings.host, settings.clone, state, fleet, store, identity, metrics)
     reconciler = Reconciler(state, engine, fleet, proxy)
     operations = Operations(state)
     jobs = Jobs(operations, reconciler)
@@ -91,7 +94,7 @@ async def serve(settings: Settings) -> None:  # noqa: PLR0915 - the whole of it,
     admin = Admin(settings.host, state, faults)
     admin.add("POST", "/import", snapshot.route(state, store, reconciler.take_up))
     mishaps = Mishaps(faults, state, store, engine, front)
-    Control(admin, mishaps, denials, quotas, identity, front, AS_REAL if settings.strict else LENIENT)
+    Control(admin, mishaps, denials, quotas, identity, front, metrics, AS_REAL if settings.strict else LENIENT)
     operations.fate, proxy.arrived = faults.fate, mishaps.arrived
     gate = wire.gates(faults.gate, quotas.gate, denials.gate)
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))  # a second server must not share the port
@@ -102,6 +105,7 @@ async def serve(settings: Settings) -> None:  # noqa: PLR0915 - the whole of it,
             wire.service("google.cloud.artifactregistry_v1", artifactregistry_v1.ArtifactRegistryClient, artifacts, gate),
             wire.service("google.cloud.logging_v2", LoggingServiceV2Client, Logging(store), gate),
             wire.service("google.cloud.secretmanager_v1", secretmanager_v1.SecretManagerServiceClient, Secrets(secrets), gate),
+            wire.service("google.cloud.monitoring_v3", monitoring_v3.MetricServiceClient, Monitoring(metrics), gate),
             wire.operations(operations, gate),
         )
     )
@@ -111,16 +115,17 @@ async def serve(settings: Settings) -> None:  # noqa: PLR0915 - the whole of it,
     await reconciler.restore()
     fleet.watch(reconciler.blueprints)
     operations.resume(jobs.again)
+    metrics.watch(fleet.census, engine.usage)
     await server.start()
     address = await admin.open(settings.admin_port, settings.state / "admin")
-    print(f"localcloud serves on {settings.host}:{settings.port} (clone {settings.clone}, state {settings.state})", flush=True)
-    print(f"its status page and admin endpoint: http://{address}/", flush=True)
+    _tell(settings, address)
     await _told_to_stop()
     await admin.close()
     await server.stop(grace=1)
     await operations.close()
     await reconciler.close()
     await proxy.close()
+    await metrics.close()
     await fleet.close()
     if settings.down_removes:
         await remove_containers(engine)
@@ -141,6 +146,11 @@ def offline(folder: Path) -> Iterator[tuple[State, LogStore]]:
             yield state, store
     finally:
         os.close(lock)
+
+
+def _tell(settings: Settings, admin: str) -> None:
+    print(f"localcloud serves on {settings.host}:{settings.port} (clone {settings.clone}, state {settings.state})", flush=True)
+    print(f"its status page and admin endpoint: http://{admin}/", flush=True)
 
 
 async def remove_containers(engine: Engine) -> int:
