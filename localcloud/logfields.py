@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from localcloud import entries
+from localcloud import entries, logregex
 
 _NANO: Final = 1_000_000_000
 _INT64: Final = 2**63 - 1
@@ -16,7 +16,6 @@ _COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
 _UNITS: Final = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": _NANO, "m": 60 * _NANO, "h": 3600 * _NANO}
 _DURATION: Final = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)(ns|us|ms|s|m|h)", re.ASCII)
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
-_NOT_RE2: Final = re.compile(r"(?<!\\)(?:\\\\)*(\(\?(?:<?[=!]|P=|>|\()|\\[1-9])")
 _SEVERITY_NAMES: Final = {number: name for name, number in entries.SEVERITIES.items()}
 
 Test = Callable[[Any], bool]
@@ -63,6 +62,16 @@ def texts(entry: Any) -> Iterator[str]:
     for descriptor, value in entry.ListFields():
         if descriptor.name != "severity":
             yield from _texts(value)
+
+
+def values(path: tuple[str, ...]) -> Getter:
+    """How to get the values of a field, or of all that is in it; BadValue if there is no such field."""
+    return _field(path, exists=False)[1]
+
+
+def words(value: Any) -> Iterator[str]:
+    """A value of a field as text."""
+    return _texts(value)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -270,12 +279,10 @@ def _json_test(operator: str, value: str, quoted: bool) -> Test:
 
 
 def _regex(pattern: str) -> re.Pattern[str]:
-    if found := _NOT_RE2.search(pattern):
-        raise BadValue(f"The regular expression {pattern!r} uses {found[1]!r}, which RE2 does not have.")
     try:
-        return re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise BadValue(f"{pattern!r} is not a regular expression: {error}.") from None
+        return logregex.compile(pattern)
+    except ValueError as error:
+        raise BadValue(str(error)) from None
 
 
 def _number(value: str) -> float | int | None:

@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 import lark
 
-from localcloud import logfields
+from localcloud import logfields, logfunctions
 from localcloud.logfields import BadValue
+from localcloud.logfunctions import Argument
 
 _MAX_CHARS: Final = 20_000
 _MAX_DEPTH: Final = 100
@@ -30,8 +31,7 @@ start: [expr]
      | WORD OP value              -> compared
      | WORD OP "(" values ")"     -> compared
      | (WORD | STRING)            -> anywhere
-     | _LOG_ID (WORD | STRING) ")" -> log_id
-     | FUNCTION                   -> unserved
+     | CALL [argument ("," argument)*] ")" -> call
 
 ?values: either_value
        | either_value (_AND? either_value)+ -> every
@@ -41,14 +41,14 @@ start: [expr]
           | _VALUE_NOT one_value            -> negated
           | "(" values ")"
 value: TEXT | STRING
+argument: WORD | STRING
 
 OP: "=~" | "!~" | "!=" | ">=" | "<=" | "=" | ">" | "<" | ":" | "~"
 _AND.5: /AND(?=[\s("'\-]|\Z)/
 _OR.5: /OR(?=[\s("'\-]|\Z)/
 _NOT.5: /NOT(?=[\s("'\-]|\Z)|-(?!-)/
 _VALUE_NOT.5: /NOT(?=[\s("'\-]|\Z)/
-_LOG_ID.5: /log_id\s*\(/i
-FUNCTION.5: /\b(sample|ip_in_net|cast|regexp_extract|search|source)\s*\(/i
+CALL.5: /\b(log_id|sample|ip_in_net|cast|regexp_extract|search|source)\s*\(/i
 STRING: /"(\\.|[^"\\])*"|'(\\.|[^'\\])*'/s
 WORD: /(?!(AND|OR|NOT)([\s("'\-]|\Z))[^\s()"'=:<>!~,\\-][^\s()"'=:<>!~,\\]*((?<=\.)"(\\.|[^"\\])*"[^\s()"'=:<>!~,\\]*)*/s
 TEXT: /(?!(AND|OR|NOT)([\s("'\-]|\Z))(-(?!-)|[^\s()"'=:<>!~,\\-])[^\s()"'=:<>!~,\\]*/
@@ -57,7 +57,8 @@ TEXT: /(?!(AND|OR|NOT)([\s("'\-]|\Z))(-(?!-)|[^\s()"'=:<>!~,\\-])[^\s()"'=:<>!~,
 """
 
 
-_FUNCTION: Final = r"(?i)\b(sample|ip_in_net|cast|regexp_extract|search|source)\s*\("
+_UNSERVED: Final = ("cast", "regexp_extract")
+_NO_FUNCTION: Final = r"(?i)\b(cast|regexp_extract)\s*\("
 
 
 class BadFilter(ValueError):
@@ -98,7 +99,14 @@ class Anywhere:
     text: str
 
 
-Node = Every | Either | Negated | Compared | Anywhere | Value
+@dataclass(frozen=True)
+class Called:
+    name: str
+    arguments: tuple[Argument, ...]
+    place: str
+
+
+Node = Every | Either | Negated | Compared | Anywhere | Called | Value
 Predicate = Callable[[Any], bool]
 
 
@@ -155,8 +163,8 @@ def parse(text: str) -> Node | None:
 def _syntax_error(text: str, line: int, column: int, token: str) -> str:
     before = text.splitlines()[line - 1][: column - 1] if text else ""
     hint = ""
-    if call := re.search(_FUNCTION, before):
-        return f"Invalid filter at line {line}: {_no_function(call[0])}"
+    if call := re.search(_NO_FUNCTION, before):
+        return f"Invalid filter at line {line}, column {call.start() + 1}: {_no_function(call[1].lower())}"
     if token[:1] in {'"', "'"} and len(token) == 1:
         hint = " The quotation is not closed."
     elif token == ":" and re.search(r"[=:<>~]\s*\S+$", before):
@@ -192,17 +200,25 @@ class _Builder(lark.Transformer[Any, Any]):
     def anywhere(self, parts: list[lark.Token]) -> Node:
         return Anywhere(_unquote(parts[0]) if parts[0].type == "STRING" else str(parts[0]))
 
-    def log_id(self, parts: list[lark.Token]) -> Node:
-        name = _unquote(parts[0]) if parts[0].type == "STRING" else str(parts[0])
-        pattern = f"(?i)^[^/]+/[^/]+/logs/{re.escape(quote(name, safe=''))}$"
-        return Compared(("logName",), "=~", Value(pattern, True, f"line {parts[0].line}, column {parts[0].column}"))
+    def argument(self, parts: list[lark.Token]) -> Argument:
+        token = parts[0]
+        return Argument(_unquote(token), ()) if token.type == "STRING" else Argument(str(token), _path(token))
 
-    def unserved(self, parts: list[lark.Token]) -> Node:
-        raise BadFilter(_no_function(parts[0]))
+    def call(self, parts: list[Any]) -> Node:
+        token, arguments = parts[0], tuple(parts[1:])
+        name, place = token.rstrip("( \t\r\n").lower(), f"line {token.line}, column {token.column}"
+        if name in _UNSERVED:
+            raise BadFilter(f"Invalid filter at {place}: {_no_function(name)}")
+        if name != "log_id":
+            return Called(name, arguments, place)
+        if len(arguments) != 1:
+            raise BadFilter(f"Invalid filter at {place}: log_id takes one log: log_id(\"run.googleapis.com/requests\").")
+        pattern = f"(?i)^[^/]+/[^/]+/logs/{re.escape(quote(arguments[0].text, safe=''))}$"
+        return Compared(("logName",), "=~", Value(pattern, True, place))
 
 
-def _no_function(call: str) -> str:
-    return f"The local cloud serves no function {call.rstrip('( ')}() in filters, only log_id()."
+def _no_function(name: str) -> str:
+    return f"The local cloud serves no function {name}() in filters; it serves log_id, SEARCH, sample, ip_in_net and source."
 
 
 def _applied(path: tuple[str, ...], operator: str, values: Node) -> Node:
@@ -269,6 +285,11 @@ def _predicate(node: Node, depth: int) -> Predicate:
         case Anywhere(text):
             wanted = logfields.fold(text)
             return lambda entry: any(wanted in logfields.fold(found) for found in logfields.texts(entry))
+        case Called(name, arguments, place):
+            try:
+                return logfunctions.test(name, arguments)
+            except BadValue as error:
+                raise BadFilter(f"Invalid filter at {place}: {error}") from None
         case Compared(path, operator, value):
             try:
                 return logfields.comparison(path, operator, value.text, value.quoted)

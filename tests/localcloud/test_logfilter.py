@@ -77,6 +77,13 @@ RUNBOOK = "resource.type=cloud_run_revision AND resource.labels.service_name=eme
         ('trace : "traces/abab"', REQUEST),
         ('log_id("run.googleapis.com/requests")', REQUEST),
         ("curl/8", REQUEST),
+        ('SEARCH("CURL 8")', REQUEST),
+        ('search(httpRequest.userAgent, "curl")', REQUEST),
+        ('SEARCH(httpRequest, "`api/health` curl")', REQUEST),
+        ('NOT SEARCH("cur") AND NOT SEARCH("`health api`")', REQUEST),
+        ('ip_in_net(httpRequest.remoteIp, "127.0.0.0/8") AND source("projects/demo")', REQUEST),
+        ('NOT ip_in_net(httpRequest.remoteIp, "10.0.0.0/8")', REQUEST),
+        ("sample(logName, 1)", REQUEST),
     ],
 )
 def test_a_filter_lets_its_entry_through_and_its_negation_does_not(text: str, entry: Any) -> None:
@@ -130,8 +137,14 @@ def test_a_field_that_every_entry_has_is_compared_by_its_default() -> None:
         ("traceSampled = 1", "neither true nor false"),
         ('textPayload =~ "("', "is not a regular expression"),
         ('textPayload =~ "a(?=b)"', "which RE2 does not have"),
-        ("sample(insertId, 0.1)", "serves no function sample()"),
-        ('SEARCH("x")', "serves no function SEARCH()"),
+        ('cast(timestamp, STRING) =~ "^2025"', "line 1, column 1: The local cloud serves no function cast()"),
+        ("sample(insertId, 2)", "line 1, column 1: sample takes a field and a fraction"),
+        ('SEARCH("")', "SEARCH needs a word"),
+        ('ip_in_net(httpRequest.remoteIp, "home")', "'home' is not a network"),
+        ("ip_in_net(httpRequest.remoteIp)", "takes a field and a network"),
+        ('SEARCH(thud, "x")', "Field not found: 'thud'"),
+        ('source("folders/1")', "neither folders nor organisations"),
+        ("log_id()", "log_id takes one log"),
         ("x" * 20_001, "it has 20001 characters; at most 20000 are allowed"),
         ("-(" * 200 + "x" + ")" * 200, "nested"),
         ("-(" * 6000 + "x" + ")" * 6000, "nested"),
@@ -226,3 +239,9 @@ def test_any_text_is_either_a_filter_or_refused_with_a_reason(text: str) -> None
         logfilter.compile(text)(STRUCTURED)
     except logfilter.BadFilter as refused:
         assert str(refused)  # noqa: PT017
+
+
+def test_a_sample_is_about_the_share_asked_for_and_the_same_again() -> None:
+    chosen = [logfilter.compile("sample(insertId, 0.25)")(entries.LogEntry(insert_id=f"id-{number}")) for number in range(4000)]
+    assert 800 < sum(chosen) < 1200
+    assert chosen == [logfilter.compile("sample(insertId, 0.25)")(entries.LogEntry(insert_id=f"id-{number}")) for number in range(4000)]
