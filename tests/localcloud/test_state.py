@@ -21,11 +21,16 @@ def state(tmp_path: Path) -> Iterator[State]:
 
 def test_a_transaction_is_written_as_a_whole_or_not_at_all(state: State) -> None:
     told: list[str] = []
-    with pytest.raises(ZeroDivisionError), state.transaction():
+
+    def broken_off() -> None:
         with state.transaction():
-            state.put_service(StoredService(NAME, b"body"))
-            state.afterwards(lambda: told.append("then"), lambda: told.append("otherwise"))
-        _ = 1 / 0
+            with state.transaction():
+                state.put_service(StoredService(NAME, b"body"))
+                state.afterwards(lambda: told.append("then"), lambda: told.append("otherwise"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken_off()
     assert (state.service(NAME), told) == (None, ["otherwise"])
     with state.transaction():
         state.put_service(StoredService(NAME, b"body"))
@@ -38,9 +43,14 @@ def test_a_transaction_is_written_as_a_whole_or_not_at_all(state: State) -> None
 def test_a_full_disk_is_a_refusal_and_the_next_write_works_when_there_is_room(state: State) -> None:
     state.put_service(StoredService(NAME, b"before"))
     state.connection.execute("PRAGMA max_page_count = 1")  # SQLite's own: not smaller than the file is now
-    with pytest.raises(DiskRefuses, match="is full: nothing was changed") as refused, state.transaction():
-        state.put_service(StoredService(NAME, b"after"))
-        state.put_service(StoredService(NAME + "2", b"x" * 1_000_000))
+
+    def too_much() -> None:
+        with state.transaction():
+            state.put_service(StoredService(NAME, b"after"))
+            state.put_service(StoredService(NAME + "2", b"x" * 1_000_000))
+
+    with pytest.raises(DiskRefuses, match="is full: nothing was changed") as refused:
+        too_much()
     assert refused.value.code == Code.RESOURCE_EXHAUSTED
     assert state.service(NAME) == StoredService(NAME, b"before")
     state.connection.execute("PRAGMA max_page_count = 1000000")
