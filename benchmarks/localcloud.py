@@ -5,17 +5,11 @@
 
 import json
 import secrets
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,17 +18,15 @@ import grpc
 from google.api_core.future.polling import DEFAULT_POLLING
 from google.cloud import run_v2
 
+from benchmarks import crowd
 from benchmarks.load import Load
-from setup import base
-from setup.clone import here
-from setup.services import registry_config
+from benchmarks.local import PARENT, ROOT, client, registry_with_quick_image, serving, temporary_folder
 
-ROOT = Path(__file__).resolve().parents[1]
-PARENT = "projects/bench/locations/europe-west1"
 NAME = f"{PARENT}/services/bench"
 CONNECTIONS, SECONDS, PAIRS = 32, 4.0, 5
 SPLITS, DEPLOYS = 25, 7
 RATIO, SPLIT_MS, DEPLOY_S = 0.3, 100.0, 2.0
+IDLE_KIB, START_S, LIST_S = 256.0, 20.0, 5.0  # for a thousand imported services
 SOON = DEFAULT_POLLING.with_delay(initial=0.02, maximum=0.05).with_timeout(60)
 BY_NAME = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION
 TO_LATEST = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST
@@ -87,23 +79,46 @@ class Cloud:
 
 def main() -> int:
     """Measure everything; 0 when every target is met."""
-    engine = docker.from_env(timeout=120)
+    engine, clone = docker.from_env(timeout=120), f"bench-{secrets.token_hex(3)}"
     figures: list[Figure] = []
-    with started(engine) as cloud:
-        service = run_v2.Service(template=cloud.template("a"), invoker_iam_disabled=True)
-        made = cloud.services.create_service(parent=PARENT, service=service, service_id="bench").result(polling=SOON)
-        cloud.update("template", "traffic", template=cloud.template("b"), traffic=[_pin("a", 50), _pin("b", 50)]).result(polling=SOON)
-        port = int(made.uri.rpartition(":")[2])
-        for measure in (through_the_split, to_a_new_split, to_a_new_revision):
-            figures.append(measure(cloud, engine, port))
-            print(figures[-1], flush=True)
+    with temporary_folder() as folder:
+        with (
+            registry_with_quick_image(folder, engine) as (registry, image),
+            serving(folder / "cloud", registry, clone) as (_, port),
+            grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        ):
+            figures += _traffic(Cloud(clone, image, client(channel)), engine)
+        figures += _crowd(*crowd.measured(folder))
     return 0 if all(figure.met for figure in figures) else 1
+
+
+def _traffic(cloud: Cloud, engine: docker.DockerClient) -> list[Figure]:
+    service = run_v2.Service(template=cloud.template("a"), invoker_iam_disabled=True)
+    made = cloud.services.create_service(parent=PARENT, service=service, service_id="bench").result(polling=SOON)
+    cloud.update("template", "traffic", template=cloud.template("b"), traffic=[_pin("a", 50), _pin("b", 50)]).result(polling=SOON)
+    port = int(made.uri.rpartition(":")[2])
+    return [_told(measure(cloud, engine, port)) for measure in (through_the_split, to_a_new_split, to_a_new_revision)]
+
+
+def _crowd(idle_kib: float, start_s: float, list_s: float) -> list[Figure]:
+    many = f"{crowd.SERVICES} imported services"
+    return [
+        _told(Figure(f"memory for each of {many}", idle_kib, "KiB", IDLE_KIB)),
+        _told(Figure(f"start with {many}", start_s, "s", START_S)),
+        _told(Figure(f"list of {many}", list_s, "s", LIST_S)),
+    ]
+
+
+def _told(figure: Figure) -> Figure:
+    print(figure, flush=True)
+    return figure
 
 
 def through_the_split(cloud: Cloud, engine: docker.DockerClient, port: int) -> Figure:
     """Requests a second through a 50/50 split, as a part of those of the bare container; pairs one after the other, the median pair."""
     bare_port = cloud.instance_port(engine, "bench-a")
-    loaded(port, 1), loaded(bare_port, 1)
+    for warm in (port, bare_port):
+        loaded(warm, 1)
     pairs = [(loaded(bare_port, SECONDS), loaded(port, SECONDS)) for _ in range(PAIRS)]
     for bare, ours in pairs:
         print(f"  bare {_row(bare)}   split {_row(ours)}")
@@ -162,69 +177,6 @@ def _until_served(port: int, name: str, began: float) -> None:
             return
         if time.monotonic() > began + 30:
             raise SystemExit(f"{name} does not serve 30 s after UpdateService: look at the local cloud's log")
-
-
-# a registry and a local cloud
-
-
-@contextmanager
-def started(engine: docker.DockerClient) -> Iterator[Cloud]:
-    """A local cloud with the quick server's image in a registry; nothing of it stays."""
-    base.ensure(here(), lambda: None)
-    folder, clone = Path(tempfile.mkdtemp(prefix="relais-bench-")), f"bench-{secrets.token_hex(3)}"
-    registry_port, port = _free_port(), _free_port()
-    (folder / "registry.yml").write_text(registry_config(registry_port, folder / "data"))
-    image = f"localhost:{registry_port}/bench/quick/server:1"
-    command = [sys.executable, "-m", "localcloud", "--port", str(port), "--state", str(folder / "state"), "--clone", clone]
-    command += ["--registry", f"localhost:{registry_port}", "--down-removes"]
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        with (folder / "log").open("wb") as log:
-            registry = ["docker-registry", "serve", str(folder / "registry.yml")]
-            processes.append(subprocess.Popen(registry, stdout=log, stderr=log))
-            _eventually(lambda: _listens(registry_port), "the registry", folder)
-            _push(engine, image)
-            processes.append(subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log))
-            _eventually(lambda: _listens(port), "the local cloud", folder)
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Cloud(clone, image, run_v2.ServicesClient(transport=run_v2.ServicesClient.get_transport_class("grpc")(channel=channel)))
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-            process.wait(60)
-        for found in engine.images.list(name=image.rpartition(":")[0]):
-            engine.images.remove(str(found.id), force=True)
-        shutil.rmtree(folder)
-
-
-def _push(engine: docker.DockerClient, image: str) -> None:
-    with tempfile.TemporaryDirectory() as context:
-        shutil.copy(ROOT / "benchmarks" / "quick" / "server.py", context)
-        (Path(context) / "Dockerfile").write_text(f'FROM {base.image_name()}\nCOPY server.py /\nCMD ["python3", "-u", "/server.py"]\n')
-        engine.images.build(path=context, tag=image, rm=True, forcerm=True)
-    for item in engine.images.push(image, stream=True, decode=True):
-        if "error" in item:
-            raise SystemExit(f"the image could not be pushed: {item['error']}")
-
-
-def _eventually(ready: Callable[[], bool], what: str, folder: Path) -> None:
-    until = time.monotonic() + 30
-    while not ready():
-        if time.monotonic() > until:
-            raise SystemExit(f"{what} did not start within 30 s:\n" + (folder / "log").read_text(errors="replace")[-3000:])
-        time.sleep(0.05)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(2)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

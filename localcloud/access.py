@@ -24,10 +24,10 @@ class Access:
     def reaches(self, source: str) -> bool:
         """Whether a caller at this address may come in at all.
 
-        Outside is this machine's own address; every other source address (a container's, or another loopback address that the caller
-        chose to bind) is taken for a VPC network of the project [approximated].
+        Inside is who calls from a loopback address other than 127.0.0.1, which a client chooses by binding it; every other caller is
+        outside [approximated: there is no VPC network and no load balancer here].
         """
-        return self.to_outside if source in ("127.0.0.1", "") else self.to_inside
+        return self.to_inside if source.startswith("127.") and source != "127.0.0.1" else self.to_outside
 
     def admits(self, email: str) -> bool:
         """Whether a caller with this identity may invoke the service; groups have no members here."""
