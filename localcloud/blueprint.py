@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 from google.cloud import run_v2
 
 from localcloud import failures
-from localcloud.naming import ServiceName, short
+from localcloud.naming import ServiceName, project_number, short
 from localcloud.sizes import cpu_count, memory_bytes
 from localcloud.wire import Refusal
 
@@ -36,8 +36,8 @@ class Probe:
 class Secrets(Protocol):
     """Where the values of secrets are."""
 
-    def access(self, secret: str, project: str, version: str) -> bytes:
-        """Give a version (number, alias or "latest") of a secret (NAME in the project, or projects/P/secrets/NAME); a Refusal if not."""
+    def access(self, secret: str, project: str, version: str, account: str) -> bytes:
+        """Give an account a version (number, alias or "latest") of a secret (NAME in the project, or its full name); a Refusal if not."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class Blueprint:
     timeout_s: float
     concurrency: int
     least: int
+    account: str
     labels: tuple[tuple[str, str], ...]
 
     @property
@@ -138,6 +139,7 @@ def read(revision: run_v2.Revision, images: str) -> Blueprint:
         timeout_s=revision.timeout.total_seconds(),
         concurrency=revision.max_instance_request_concurrency,
         least=revision.scaling.min_instance_count,
+        account=revision.service_account or f"{project_number(name.project)}-compute@developer.gserviceaccount.com",
         labels=tuple(sorted(revision.labels.items())),
     )
 
@@ -224,9 +226,10 @@ def environment(blueprint: Blueprint, part: Part, secrets: Secrets) -> dict[str,
 def secret_value(blueprint: Blueprint, secret: str, version: str, where: str, secrets: Secrets) -> bytes:
     """The value of a secret; a Failure if it cannot be read. `where` is the field that names it."""
     try:
-        return secrets.access(secret, blueprint.service.project, version)
+        return secrets.access(secret, blueprint.service.project, version, blueprint.account)
     except Refusal as refusal:
-        raise failures.secret_refused(blueprint.revision, where, _full_name(blueprint, secret), version, refusal) from None
+        full = _full_name(blueprint, secret)
+        raise failures.secret_refused(blueprint.revision, where, full, version, blueprint.account, refusal) from None
 
 
 def _full_name(blueprint: Blueprint, secret: str) -> str:

@@ -86,11 +86,17 @@ def image_architecture(revision: str, image: str, media_type: str) -> Failure:
     return Failure(_not_ready(revision, text), Common.CONTAINER_MISSING, False)
 
 
-def secret_refused(revision: str, where: str, secret: str, version: str, refusal: Refusal) -> Failure:
-    """A secret of the environment or of a volume is not given out: there is none, or its version is not enabled."""
+def secret_refused(revision: str, where: str, secret: str, version: str, account: str, refusal: Refusal) -> Failure:
+    """A secret of the environment or of a volume is not given out: there is none, its version is not enabled, or access is denied."""
     _, project, _, name = secret.split("/")
+    numbered = f"projects/{project_number(project)}/secrets/{name}/versions/{version}"
     if refusal.code == Code.NOT_FOUND:
-        text = f"Secret projects/{project_number(project)}/secrets/{name}/versions/{version} was not found"
+        text = f"Secret {numbered} was not found"
+    elif refusal.code == Code.PERMISSION_DENIED:
+        text = (
+            f"Permission denied on secret: {numbered} for Revision service account {account}. The service account used must be granted the "
+            "'Secret Manager Secret Accessor' role (roles/secretmanager.secretAccessor) at the secret, project or higher level."
+        )
     else:
         text = f"Failed to access secret {secret}/versions/{version}: {refusal.message}"
     return Failure(_not_ready(revision, f"{where}: {text}"), Common.SECRETS_ACCESS_CHECK_FAILED, False)

@@ -1,13 +1,14 @@
 """The secrets and their versions, in tables of the state's file; payloads leave it by `payload` and `access` alone."""
 
 import re
-import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 from google.cloud import secretmanager_v1
 
 from localcloud import clock
 from localcloud.naming import project_number
+from localcloud.state import State
 from localcloud.wire import Code, Refusal
 
 _SCHEMA = """
@@ -18,14 +19,16 @@ CREATE TABLE IF NOT EXISTS secret_versions (secret TEXT NOT NULL, number INTEGER
 """
 _SECRET = re.compile(r"projects/([^/\s]+)/secrets/([^/\s]+)")
 _VERSION = re.compile(r"(projects/[^/\s]+/secrets/[^/\s]+)/versions/([^/\s]+)")
+ACCESS = "secretmanager.versions.access"
 VersionState: Any = secretmanager_v1.SecretVersion.State  # proto-plus enumerations are integers to type checkers
 
 
 class SecretStore:
     """Secrets by their names with the project's number, `projects/NUMBER/secrets/NAME`; used on the event loop's thread only."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, state: State) -> None:
+        self._state, self._db = state, state.connection
+        self.permits: Callable[[str, str, str], bool] = lambda *_: True  # whether an account has a permission on a resource
         self._db.executescript(_SCHEMA)
 
     # secrets
@@ -52,12 +55,14 @@ class SecretStore:
         """Write one secret."""
         body = secretmanager_v1.Secret.serialize(secret)
         text = "INSERT INTO secrets (name, body) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body"
-        self._db.execute(text, (secret.name, body))
+        with self._state.transaction():
+            self._db.execute(text, (secret.name, body))
 
     def delete(self, name: str) -> None:
         """Forget a secret and all its versions."""
-        self._db.execute("DELETE FROM secret_versions WHERE secret = ?", (name,))
-        self._db.execute("DELETE FROM secrets WHERE name = ?", (name,))
+        with self._state.transaction():
+            self._db.execute("DELETE FROM secret_versions WHERE secret = ?", (name,))
+            self._db.execute("DELETE FROM secrets WHERE name = ?", (name,))
 
     def policy(self, name: str) -> bytes:
         """Give a secret's access policy."""
@@ -66,24 +71,27 @@ class SecretStore:
 
     def put_policy(self, name: str, policy: bytes) -> None:
         """Write a secret's access policy."""
-        self._db.execute("UPDATE secrets SET policy = ? WHERE name = ?", (policy, name))
+        with self._state.transaction():
+            self._db.execute("UPDATE secrets SET policy = ? WHERE name = ?", (policy, name))
 
     # versions
 
     def add(self, secret: str, payload: bytes, version: secretmanager_v1.SecretVersion) -> None:
         """Write a new version, and name it by the next number of its secret; numbers are never used again."""
-        (number,) = self._db.execute("UPDATE secrets SET made = made + 1 WHERE name = ? RETURNING made", (secret,)).fetchone()
-        version.name = f"{secret}/versions/{number}"
-        body = secretmanager_v1.SecretVersion.serialize(version)
-        self._db.execute("INSERT INTO secret_versions (secret, number, body, payload) VALUES (?, ?, ?, ?)", (secret, number, body, payload))
+        with self._state.transaction():
+            (number,) = self._db.execute("UPDATE secrets SET made = made + 1 WHERE name = ? RETURNING made", (secret,)).fetchone()
+            version.name = f"{secret}/versions/{number}"
+            row = (secret, number, secretmanager_v1.SecretVersion.serialize(version), payload)
+            self._db.execute("INSERT INTO secret_versions (secret, number, body, payload) VALUES (?, ?, ?, ?)", row)
 
     def change(self, version: secretmanager_v1.SecretVersion) -> None:
         """Write a version that is there; of a destroyed one the payload goes."""
         secret, _, number = version.name.rpartition("/versions/")
         body = secretmanager_v1.SecretVersion.serialize(version)
-        self._db.execute("UPDATE secret_versions SET body = ? WHERE secret = ? AND number = ?", (body, secret, int(number)))
-        if version.state == VersionState.DESTROYED:
-            self._db.execute("UPDATE secret_versions SET payload = NULL WHERE secret = ? AND number = ?", (secret, int(number)))
+        with self._state.transaction():
+            self._db.execute("UPDATE secret_versions SET body = ? WHERE secret = ? AND number = ?", (body, secret, int(number)))
+            if version.state == VersionState.DESTROYED:
+                self._db.execute("UPDATE secret_versions SET payload = NULL WHERE secret = ? AND number = ?", (secret, int(number)))
 
     def versions(self, secret: str) -> list[secretmanager_v1.SecretVersion]:
         """Give the versions of a secret, newest first."""
@@ -123,10 +131,13 @@ class SecretStore:
         row = self._db.execute("SELECT payload FROM secret_versions WHERE secret = ? AND number = ?", (secret, int(number))).fetchone()
         return bytes(row[0])
 
-    def access(self, secret: str, project: str, version: str) -> bytes:
+    def access(self, secret: str, project: str, version: str, account: str) -> bytes:
         """Give the payload that a container's reference means: a secret's name in a project, or its full name; a Refusal says why not."""
         full = secret if "/" in secret else f"projects/{project}/secrets/{secret}"
-        return self.payload(self.version(f"{full}/versions/{version}"))
+        name = f"{full}/versions/{version}"
+        if not self.permits(account, ACCESS, name):
+            raise Refusal(Code.PERMISSION_DENIED, f"Permission '{ACCESS}' denied for resource '{name}' (or it may not exist).")
+        return self.payload(self.version(name))
 
 
 def secret_name(given: str) -> str:

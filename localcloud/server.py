@@ -75,7 +75,7 @@ async def serve(settings: Settings) -> None:  # noqa: PLR0915 - the whole of it,
     lock = only_one(settings.state)
     state = State(settings.state / "cloud.sqlite")
     store = LogStore(settings.state / "logs.sqlite", max_bytes=settings.log_megabytes * 2**20)
-    secrets = SecretStore(state.connection)
+    secrets = SecretStore(state)
     metrics = Metrics(state)
     engine = Engine(settings.clone)
     output = Output(engine, state, store)
@@ -95,6 +95,7 @@ async def serve(settings: Settings) -> None:  # noqa: PLR0915 - the whole of it,
     admin.add("POST", "/import", snapshot.route(state, store, reconciler.take_up))
     mishaps = Mishaps(faults, state, store, engine, front)
     Control(admin, mishaps, denials, quotas, identity, front, metrics, AS_REAL if settings.strict else LENIENT)
+    secrets.permits = denials.holds
     operations.fate, proxy.arrived = faults.fate, mishaps.arrived
     gate = wire.gates(faults.gate, quotas.gate, denials.gate)
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))  # a second server must not share the port

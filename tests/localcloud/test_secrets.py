@@ -200,6 +200,11 @@ def test_a_revision_whose_secret_is_not_given_out_fails_in_the_real_words(cloud:
     full = f"{PROJECT}/secrets/fading"
     text = f"Failed to access secret {full}/versions/1: Secret Version [{name}/versions/1] is in DISABLED state."
     assert failure(full, "1").endswith(where + text)
+    denial = cloud.ask("POST", "/denials", {"permission": "secretmanager.versions.access", "member": "*-compute@*"})["id"]
+    number = name.split("/")[1]
+    text = f"Permission denied on secret: {name}/versions/2 for Revision service account {number}-compute@developer.gserviceaccount.com. "
+    assert where + text in failure("fading", "2")
+    cloud.ask("DELETE", f"/denials/{denial}")
 
 
 def test_secrets_survive_a_restart_in_a_file_for_this_user_alone(own_cloud: Callable[..., Cloud]) -> None:
