@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from localcloud import entries as shapes
 from localcloud import logfilter
-from localcloud.loginbox import Inbox
+from localcloud.loginbox import Fate, Inbox
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ class LogStore:
     """Entries of all services of one local cloud.
 
     `write` only appends to memory; a thread commits every 50 ms, and every reader commits first, so that what was written is
-    read (unless `inbox` holds it back). The file is in WAL mode: a killed process loses at most its last 50 ms and never the file.
+    read (unless `delay_s` or `fate` holds it back). The file is in WAL mode: a killed process loses at most its last 50 ms and
+    never the file.
     Beyond `max_rows` or `max_bytes` the oldest entries go.
     """
 
@@ -74,7 +75,7 @@ class LogStore:
         self._path = path
         self._max_rows, self._max_bytes = max_rows, max_bytes
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.inbox = Inbox()
+        self._inbox = Inbox()
         self._refused: list[Row] = []
         self._writer_lock = threading.Lock()
         self._pending = threading.Event()
@@ -85,6 +86,24 @@ class LogStore:
         self._thread = threading.Thread(target=self._flush_regularly, name="log-store", daemon=True)
         self._thread.start()
 
+    @property
+    def delay_s(self) -> float:
+        """How many seconds an entry takes until readers see it."""
+        return self._inbox.delay_s
+
+    @delay_s.setter
+    def delay_s(self, seconds: float) -> None:
+        self._inbox.delay_s = seconds
+
+    @property
+    def fate(self) -> Fate | None:
+        """Asked for every entry, on the thread that writes it, when its copies arrive; None: as they should."""
+        return self._inbox.fate
+
+    @fate.setter
+    def fate(self, fate: Fate | None) -> None:
+        self._inbox.fate = fate
+
     def write(self, entries: Iterable[Any]) -> None:
         """Keep these LogEntry messages (protobuf); one already there with the same log, timestamp and insert_id is dropped."""
         self._put(entries)
@@ -94,7 +113,7 @@ class LogStore:
         self._put((make,))
 
     def _put(self, given: Iterable[Any]) -> None:
-        waiting = self.inbox.put(given)
+        waiting = self._inbox.put(given)
         if not self._pending.is_set():
             self._pending.set()
         if waiting > _BUFFERED:
@@ -104,7 +123,7 @@ class LogStore:
     def flush(self, *, everything: bool = False) -> None:
         """Commit what is in memory; sqlite3.Error if the disk refuses, and then it stays in memory."""
         with self._writer_lock:
-            rows = self._refused + [_row(entry, copy) for entry, copy in self.inbox.take(everything=everything)]
+            rows = self._refused + [_row(entry, copy) for entry, copy in self._inbox.take(everything=everything)]
             self._refused = []
             if not rows:
                 return
@@ -211,7 +230,7 @@ class LogStore:
 
     def _flush_regularly(self) -> None:
         while not self._closed.is_set():
-            self._pending.wait(self.inbox.wait_s())
+            self._pending.wait(self._inbox.wait_s())
             self._pending.clear()
             self._closed.wait(_FLUSH_SECONDS)
             try:

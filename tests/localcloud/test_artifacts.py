@@ -4,6 +4,7 @@ import asyncio
 import io
 import shutil
 import socket
+import sqlite3
 import subprocess
 import tarfile
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import docker
 import httpx
 import pytest
+from clouds import SOON as POLLING
 from google.api_core import exceptions, retry
 from google.cloud import artifactregistry_v1 as ar
 from served import client, served
@@ -283,3 +285,54 @@ def test_a_registry_that_is_down_is_unavailable_and_served_again_when_it_is_back
     finally:
         registry.start()
     assert not list(artifacts.list_docker_images(parent=REPOSITORY))
+
+
+def test_the_repositories_of_an_earlier_version_are_taken_over(registry: Registry, tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "artifacts.sqlite")
+    old.executescript(
+        "CREATE TABLE repositories (name TEXT PRIMARY KEY, path TEXT NOT NULL UNIQUE, body BLOB NOT NULL);"
+        "CREATE TABLE images (path TEXT NOT NULL, digest TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (path, digest));"
+    )
+    kept = ar.Repository(name=REPOSITORY, format_=ar.Repository.Format.DOCKER, registry_uri="localhost:1/demo/app")
+    old.execute("INSERT INTO repositories VALUES (?, 'demo/app', ?)", (REPOSITORY, ar.Repository.serialize(kept)))
+    old.commit()
+    old.close()
+    state = State(tmp_path / "cloud.sqlite")
+    catalog = Catalog(registry.host, state.connection)
+    catalog.take_over(tmp_path / "artifacts.sqlite")
+    found = catalog.repository(REPOSITORY)
+    assert found is not None
+    assert (found[0].registry_uri, found[1]) == (f"{registry.host}/demo/app", "demo/app")
+    assert not (tmp_path / "artifacts.sqlite").exists()
+    state.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"labels": {"Team": "x"}}, "labels has 'Team'='x'"),
+        ({"docker_config": {"immutable_tags": True}}, "immutable_tags is not served here"),
+        ({"kms_key_name": "k"}, "kms_key_name is not served here"),
+        ({"cleanup_policies": {"a": {"action": "DELETE"}}}, "cleanup_policies is not served here"),
+    ],
+)
+def test_what_would_have_no_effect_on_a_repository_is_refused(artifacts: Any, wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(exceptions.InvalidArgument, match=says):
+        create(artifacts, **wrong)
+
+
+def test_versions_are_deleted_together_and_a_tag_is_moved(artifacts: Any, push: Any) -> None:
+    repository = f"{LOCATION}/repositories/together"
+    package = f"{repository}/packages/group%2Fapp"
+    create(artifacts, repository)
+    one, two, three = (f"{package}/versions/{push('demo/together/group/app', tag, tag)}" for tag in ("a", "b", "c"))
+    artifacts.update_tag(tag=ar.Tag(name=f"{package}/tags/a", version=two), update_mask={"paths": ["version"]})
+    assert [tag.version for tag in artifacts.list_tags(parent=package)] == [two, two, three]
+    by_time = {"parent": package, "order_by": "create_time desc", "page_size": 2}
+    assert {version.name for version in artifacts.list_versions(request=by_time)} == {one, two, three}
+    assert artifacts.get_version(name=one).metadata["mediaType"] == DOCKER_MANIFEST
+    artifacts.batch_delete_versions(request={"parent": package, "names": [one, two]}).result(polling=POLLING)
+    assert [version.name for version in artifacts.list_versions(parent=package)] == [three]
+    artifacts.delete_package(name=package).result(polling=POLLING)
+    with pytest.raises(exceptions.NotFound):
+        artifacts.get_package(name=package)

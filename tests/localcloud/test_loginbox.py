@@ -38,7 +38,7 @@ def test_an_entry_is_made_on_the_writers_thread_and_one_that_cannot_be_made_harm
 
 
 def test_with_a_delay_readers_see_an_entry_only_after_it(store: LogStore) -> None:
-    store.inbox.delay_s = 0.3
+    store.delay_s = 0.3
     store.write([line("one", 1), line("two", 2)])
     assert listed(store) == []
     assert eventually(lambda: listed(store), 5) == ["one", "two"]
@@ -46,7 +46,7 @@ def test_with_a_delay_readers_see_an_entry_only_after_it(store: LogStore) -> Non
 
 def test_an_entry_is_lost_late_or_there_twice_as_its_fate_says(store: LogStore) -> None:
     fates: dict[str, tuple[float, ...]] = {"lost": (), "late": (0.3,), "twice": (0, 0), "usual": (0,)}
-    store.inbox.fate = lambda entry: fates[entry.text_payload]
+    store.fate = lambda entry: fates[entry.text_payload]
     store.write([line(text, at) for at, text in enumerate(fates)])
     assert listed(store) == ["twice", "twice", "usual"]
     one, two, _ = store.list([PROJECT]).entries
@@ -57,7 +57,7 @@ def test_an_entry_is_lost_late_or_there_twice_as_its_fate_says(store: LogStore) 
 
 
 def test_doubled_entries_are_listed_page_by_page_without_a_loss(store: LogStore) -> None:
-    store.inbox.fate = lambda _: (0, 0, 0)
+    store.fate = lambda _: (0, 0, 0)
     store.write([line(str(number), number) for number in range(5)])
     found, token = [], ""
     while True:
@@ -70,7 +70,7 @@ def test_doubled_entries_are_listed_page_by_page_without_a_loss(store: LogStore)
 
 def test_what_is_held_back_is_kept_when_the_store_is_closed(tmp_path: Path) -> None:
     store = LogStore(tmp_path / "logs.db")
-    store.inbox.delay_s = 3600
+    store.delay_s = 3600
     store.write([line("held")])
     store.close()
     again = LogStore(tmp_path / "logs.db")
