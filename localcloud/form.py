@@ -49,6 +49,8 @@ def plain(value: Any) -> Any:
     """A value as JSON shows it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [plain(each) for each in value]
     return value.name if isinstance(value, grpc.StatusCode) else value
 
 

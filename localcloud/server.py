@@ -43,6 +43,7 @@ from localcloud.secretmanager import Secrets
 from localcloud.secretstore import SecretStore
 from localcloud.stale import Before
 from localcloud.state import State
+from localcloud.status import Status
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +92,12 @@ async def serve(settings: Settings) -> None:  # noqa: PLR0915 - the whole of it,
     engine.credentials = front.credentials
     artifacts = Artifacts(catalog, operations)
     faults, denials, quotas = Faults(Before(state)), Denials(identity), Quotas()
-    admin = Admin(settings.host, state, faults)
+    admin = Admin("127.0.0.1", state, faults)
     admin.add("POST", "/import", snapshot.route(state, store, reconciler.take_up))
     mishaps = Mishaps(faults, state, store, engine, front)
-    Control(admin, mishaps, denials, quotas, identity, front, metrics, AS_REAL if settings.strict else LENIENT)
+    control = Control(admin, mishaps, denials, quotas, identity, front, metrics, AS_REAL if settings.strict else LENIENT)
     secrets.permits = denials.holds
+    Status(admin, state, store, engine, faults, denials, control)
     operations.fate, proxy.arrived = faults.fate, mishaps.arrived
     gate = wire.gates(faults.gate, quotas.gate, denials.gate)
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))  # a second server must not share the port

@@ -16,6 +16,7 @@ from states import given
 from localcloud import snapshot
 from localcloud.form import Unusable
 
+
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "localcloud", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
