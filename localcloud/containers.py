@@ -9,7 +9,7 @@ from localcloud import resources
 from localcloud.violations import Malformed, invalid
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_IMAGE = re.compile(r"[A-Za-z0-9][\w.\-:/]*(@sha256:[0-9a-f]{64})?", re.ASCII)
+_IMAGE = re.compile(r"([\w.-]+(:\d+)?/)?[\w.-]+(/[\w.-]+)*(:[\w.-]+)?(@\w+:[0-9a-f]+)?", re.ASCII)
 _ENV_NAME = re.compile(r"[^=\0]+")
 _HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SECRET = re.compile(r"(projects/[^/\s]+/secrets/)?[A-Za-z0-9_-]{1,255}")

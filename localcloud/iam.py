@@ -1,6 +1,7 @@
 """Access policies of services (google/iam/v1/iam_policy.proto, policy.proto)."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from google.iam.v1 import iam_policy_pb2, policy_pb2
@@ -49,13 +50,13 @@ def changed(stored: bytes, request: Any) -> Any:
     return policy
 
 
-def permissions(request: Any) -> Any:
-    """Everybody here may do everything."""
+def permissions(request: Any, holds: Callable[[str], bool] = lambda _: True) -> Any:
+    """Those of the permissions asked for that the caller has."""
     asked = list(request.permissions)
     wrong = [each for each in asked if "*" in each or each.count(".") < 2]
     if wrong:
         raise invalid(f"Permission {wrong[0]} is not valid for this resource.")  # [approximated]
-    return _iam.TestIamPermissionsResponse(permissions=asked)
+    return _iam.TestIamPermissionsResponse(permissions=[each for each in asked if holds(each)])
 
 
 def _check(policy: Any) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from google.cloud import run_v2
 from google.longrunning import operations_pb2
 
-from localcloud import authors, changes, defaults, iam, limits, naming, validation
+from localcloud import changes, defaults, iam, limits, naming, validation
+from localcloud.denials import Denials
 from localcloud.engine import Engine
 from localcloud.jobs import Jobs
 from localcloud.naming import ServiceName, short
@@ -15,9 +16,10 @@ from localcloud.pages import page
 from localcloud.reconcile import Reconciler, serving
 from localcloud.state import State, StoredRevision, StoredService
 from localcloud.violations import Malformed
-from localcloud.wire import Code, Context, Refusal, pack, to_pb
+from localcloud.wire import Code, Context, Refusal, caller, pack, to_pb
 
 _MOST_REVISIONS = 1000
+_NOBODY = "developer@localhost"  # who calls without a token
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,13 @@ class Change:
 class Services:
     """google.cloud.run.v2.Services."""
 
-    def __init__(self, state: State, engine: Engine, jobs: Jobs, reconciler: Reconciler) -> None:
-        self._state, self._engine, self._jobs, self._reconciler = state, engine, jobs, reconciler
+    def __init__(self, state: State, engine: Engine, jobs: Jobs, reconciler: Reconciler, denials: Denials) -> None:
+        self._state, self._engine, self._jobs, self._reconciler, self._denials = state, engine, jobs, reconciler, denials
 
     async def CreateService(self, request: Any, ctx: Context) -> Any:
         """[service.proto CreateService] The name comes from parent and service_id alone [refused by the real service, though ignored in
         service.proto]."""
-        author = authors.author(ctx)
+        author = caller(ctx) or _NOBODY
 
         def plan() -> Change:
             if request.service.name:
@@ -50,7 +52,7 @@ class Services:
 
     async def UpdateService(self, request: Any, ctx: Context) -> Any:
         """[service.proto UpdateService] With an etag: only if nothing was written in between."""
-        author = authors.author(ctx)
+        author = caller(ctx) or _NOBODY
 
         def plan() -> Change:
             name = ServiceName.parse(request.service.name)
@@ -102,10 +104,11 @@ class Services:
             self._reconciler.serve(name)
         return policy
 
-    async def TestIamPermissions(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
+    async def TestIamPermissions(self, request: Any, ctx: Context) -> Any:
         """[iam_policy.proto TestIamPermissions]"""
         self._stored(request.resource)
-        return iam.permissions(request)
+        member = caller(ctx)
+        return iam.permissions(request, lambda permission: self._denials.holds(member, permission, request.resource))
 
     def _stored(self, full_name: str) -> tuple[ServiceName, StoredService]:
         name = ServiceName.parse(full_name)

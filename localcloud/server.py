@@ -103,7 +103,7 @@ async def serve(settings: Settings) -> None:  # noqa: PLR0915 - the whole of it,
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))  # a second server must not share the port
     server.add_generic_rpc_handlers(
         (
-            wire.service("google.cloud.run_v2", run_v2.ServicesClient, Services(state, engine, jobs, reconciler), gate),
+            wire.service("google.cloud.run_v2", run_v2.ServicesClient, Services(state, engine, jobs, reconciler, denials), gate),
             wire.service("google.cloud.run_v2", run_v2.RevisionsClient, Revisions(state, jobs, reconciler), gate),
             wire.service("google.cloud.artifactregistry_v1", artifactregistry_v1.ArtifactRegistryClient, artifacts, gate),
             wire.service("google.cloud.logging_v2", LoggingServiceV2Client, Logging(store), gate),

@@ -62,7 +62,6 @@ def template(wanted: run_v2.RevisionTemplate, short_name: str) -> None:
     labels.annotations(wanted.annotations, "template.annotations")
     if not wanted.containers:
         raise Malformed("template.containers", "should contain at least one container.")  # [approximated]
-    _served_here(wanted)
     seconds = wanted.timeout.total_seconds()
     if seconds > 3600:
         raise Malformed("template.timeout", "maximum allowed time is one hour.")
@@ -76,6 +75,7 @@ def template(wanted: run_v2.RevisionTemplate, short_name: str) -> None:
     _known(wanted.execution_environment, run_v2.ExecutionEnvironment, "template.execution_environment")
     _network(wanted.vpc_access)
     containers.check(wanted)
+    _served_here(wanted)
 
 
 def revision_name(name: str, short_name: str) -> None:

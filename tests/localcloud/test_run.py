@@ -1,5 +1,6 @@
 """Services and revisions, through the official clients."""
 
+import base64
 import datetime
 from typing import Any
 
@@ -157,6 +158,38 @@ def test_what_the_real_service_refuses_is_refused_before_anything_changes(cloud:
         wrong(cloud, **values)
     with pytest.raises(exceptions.NotFound):
         cloud.get("wrong")
+
+
+def test_a_service_is_named_by_its_id_alone(cloud: Cloud) -> None:
+    service = cloud.service("named-twice")
+    service.name = f"{PARENT}/services/named-twice"
+    with pytest.raises(exceptions.InvalidArgument, match=r"service\.name must be empty on CreateServiceRequest") as refused:
+        cloud.services.create_service(parent=PARENT, service=service, service_id="named-twice")
+    assert refused.value.details[0].field_violations[0].field == "Violation in CreateServiceRequest.service"
+    with pytest.raises(exceptions.InvalidArgument, match=r"service\.template: required field not present"):
+        cloud.services.create_service(parent=PARENT, service=run_v2.Service(), service_id="named-twice")
+
+
+def test_traffic_for_a_revision_that_does_not_exist_is_accepted_and_fails_without_harm(cloud: Cloud) -> None:
+    made = cloud.create("astray")
+    with pytest.raises(exceptions.FailedPrecondition, match=r"Revision 'astray-none' does not exist or is deleted\. Update all traffic"):
+        cloud.update(run_v2.Service(name=made.name, traffic=[pinned("astray-none", 100)]), "traffic")
+    failed = cloud.get("astray")
+    assert failed.terminal_condition.state.name == "CONDITION_FAILED"
+    assert (failed.generation, failed.observed_generation) == (2, 1)
+    assert httpx.get(made.uri).text == short(made.latest_ready_revision)
+    assert not cloud.update(run_v2.Service(name=made.name), "traffic").reconciling
+
+
+def test_who_asked_is_told_on_the_service_and_the_revision(cloud: Cloud) -> None:
+    token = "." + base64.urlsafe_b64encode(b'{"email": "ann@example.org"}').decode().rstrip("=") + "."
+    request = {"parent": PARENT, "service": cloud.service("signed"), "service_id": "signed"}
+    signed = [("authorization", f"Bearer {token}")]
+    made = cloud.services.create_service(request=request, metadata=signed).result(polling=SOON)
+    assert (made.creator, made.last_modifier) == ("ann@example.org", "ann@example.org")
+    assert cloud.revisions.get_revision(name=made.latest_created_revision).creator == "ann@example.org"
+    changed = cloud.update(run_v2.Service(name=made.name, client="test"), "client")
+    assert (changed.creator, changed.last_modifier, changed.client) == ("ann@example.org", "developer@localhost", "test")
 
 
 def test_the_container_gets_its_environment_command_and_limits(cloud: Cloud) -> None:
