@@ -56,6 +56,8 @@ def _settings(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--clone", required=True, type=_clone, help="the label of this clone's containers")
     parser.add_argument("--startup-seconds", type=_seconds, default=30, help="how long a container may take to listen (30; 240 on Google)")
     parser.add_argument("--idle-seconds", type=_seconds, default=900, help="how long an instance is kept without requests (900)")
+    parser.add_argument("--pending-seconds", type=_seconds, default=10, help="how long a request waits when all instances are busy (10)")
+    parser.add_argument("--max-containers", type=_count, default=40, help="how many containers may run at once on this machine (40)")
     parser.add_argument("--down-removes", action="store_true", help="remove the containers when the local cloud ends")
     strict = "the real delays, limits and quotas from the start, and tokens for the registry (see /behaviour)"
     parser.add_argument("--strict", action="store_true", help=strict)
@@ -78,6 +80,8 @@ def _settings(arguments: Sequence[str]) -> Settings:
         found.clone,
         found.startup_seconds,
         found.idle_seconds,
+        found.pending_seconds,
+        found.max_containers,
         found.down_removes,
         found.strict,
     )
@@ -138,6 +142,12 @@ def _port_or_any(text: str) -> int:
 def _megabytes(text: str) -> int:
     if not re.fullmatch("[0-9]{1,6}", text) or not int(text):
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of megabytes from 1 to 999999")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,4}", text) or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 to 9999")
     return int(text)
 
 

@@ -7,6 +7,7 @@ from google.cloud import run_v2
 
 from localcloud import failures
 from localcloud.naming import ServiceName, project_number, short
+from localcloud.scaling import DEFAULT_MOST
 from localcloud.sizes import cpu_count, memory_bytes
 from localcloud.wire import Refusal
 
@@ -102,6 +103,7 @@ class Blueprint:
     timeout_s: float
     concurrency: int
     least: int
+    most: int
     account: str
     labels: tuple[tuple[str, str], ...]
 
@@ -139,6 +141,7 @@ def read(revision: run_v2.Revision, images: str) -> Blueprint:
         timeout_s=revision.timeout.total_seconds(),
         concurrency=revision.max_instance_request_concurrency,
         least=revision.scaling.min_instance_count,
+        most=revision.scaling.max_instance_count or DEFAULT_MOST,
         account=revision.service_account or f"{project_number(name.project)}-compute@developer.gserviceaccount.com",
         labels=tuple(sorted(revision.labels.items())),
     )

@@ -1,65 +1,40 @@
-"""The instances of revisions: containers that are shared by requests, stopped when idle or retired, started again when needed."""
+"""The instances of revisions: how many there are, which one gets a request, when they go (about-instance-autoscaling)."""
 
 import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from localcloud import failures
 from localcloud.blueprint import Blueprint
+from localcloud.places import PENDING_S, Full, Instance, Pool
 from localcloud.pods import Pod, Pods
 from localcloud.wire import Refusal
 
 log = logging.getLogger(__name__)
 
-DEPLOYED = (
-    "Starting new instance. Reason: DEPLOYMENT_ROLLOUT - Instance started due to traffic shifting between revisions due to deployment, "
-    "traffic split adjustment, or deployment health check."
+__all__ = ["AUTOSCALING", "DEPLOYED", "KEPT", "Census", "Fleet", "Full", "Instance"]
+
+# https://cloud.google.com/run/docs/logging#instance-scaling-logs, and real entries
+_STARTING = "Starting new instance. Reason: "
+DEPLOYED = _STARTING + (
+    "DEPLOYMENT_ROLLOUT - Instance started due to traffic shifting between revisions due to deployment, traffic split adjustment, "
+    "or deployment health check."
 )
-REQUESTED = "Starting new instance. Reason: AUTOSCALING - Instance started because there was no existing capacity for current traffic."
+AUTOSCALING = _STARTING + "AUTOSCALING - Instance started because there was no existing capacity for current traffic."
+KEPT = _STARTING + ("MANUAL_OR_CUSTOMER_MIN_INSTANCE - Instance started because of customer-configured min-instances or manual scaling.")
 
-
-@dataclass(eq=False)
-class Instance:
-    """A pod that serves, and the requests that it has."""
-
-    pod: Pod
-    free: asyncio.Semaphore
-    requests: int = 0
-    last_used: float = field(default_factory=time.monotonic)
-
-    @property
-    def id(self) -> str:
-        """The instanceId of its log entries."""
-        return self.pod.id
-
-    @property
-    def port(self) -> int:
-        """Where it listens on this machine."""
-        return self.pod.port
-
-    @property
-    def blueprint(self) -> Blueprint:
-        """What it is an instance of."""
-        return self.pod.blueprint
-
-    @asynccontextmanager
-    async def request(self) -> AsyncIterator[None]:
-        """Occupy one of its places for one request; waits for a free one. It must have been counted by `Fleet.instance` before."""
-        try:
-            async with self.free:
-                yield
-        finally:
-            self.requests -= 1
-            self.last_used = time.monotonic()
+MOST_CONTAINERS = 40
+_BAD_ANSWERS = 20  # "20 sequential 5xx responses": formerly documented
+_ROOM_S = 15.0  # how long a start waits for another container to go
 
 
 @dataclass(frozen=True)
 class Census:
-    """The instances of one revision at a moment: how many have requests, how many have none."""
+    """The instances of one revision: how many have requests, how many have none."""
 
     blueprint: Blueprint
     active: int
@@ -68,84 +43,107 @@ class Census:
 
 
 class Fleet:
-    """All instances of this clone, one per revision."""
+    """All instances of this clone."""
 
-    def __init__(self, pods: Pods, *, idle_s: float) -> None:
-        self._pods, self._idle_s = pods, idle_s
-        self._serving: dict[str, Instance] = {}
-        self._starting: dict[str, asyncio.Task[Instance]] = {}
-        self._wanted: dict[str, Blueprint] = {}  # what the starting ones are made of
-        self._kept: set[str] = set()  # revisions with a least number of instances that are reachable
-        self._dropped: set[str] = set()  # revisions to be let go as soon as their instance has started
+    def __init__(self, pods: Pods, *, idle_s: float, pending_s: float = PENDING_S, most_containers: int = MOST_CONTAINERS) -> None:
+        self._pods, self._idle_s, self._pending_s, self._most = pods, idle_s, pending_s, most_containers
+        self._pools: dict[str, Pool] = {}  # by revision: only those with something to look after
+        self._instances: dict[str, Instance] = {}  # that serve, by pod
+        self._retired: set[str] = set()  # revisions that nothing leads to
+        self._containers = self._leaving = self._in_want = 0
+        self._left = asyncio.Event()  # a container went
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.started: Callable[[Blueprint, float], None] = lambda *_: None  # told of each instance that came up, and how long it took
 
     # what the data plane and the reconciler ask for
 
-    async def instance(self, blueprint: Blueprint, reason: str = REQUESTED) -> Instance:
-        """Give an instance that serves, started if there is none, with one more request counted; a Failure if it does not start."""
-        found = self._serving.get(blueprint.key)
-        if found is None:
-            found = await self.ensure(blueprint, reason)
-        found.requests += 1
-        return found
+    @asynccontextmanager
+    async def place(self, blueprint: Blueprint) -> AsyncIterator[Instance]:
+        """One request's place in an instance, for as long as it lasts.
 
-    async def ensure(self, blueprint: Blueprint, reason: str) -> Instance:
-        """Have an instance of a revision serving; one that an earlier revision of the same name still starts is let go first."""
-        key = blueprint.key
-        while (other := self._starting.get(key)) is not None and not _alike(self._wanted[key], blueprint):
-            await asyncio.wait({other})
-            self._dropped.discard(key)
-            self.drop([key])
-        found = self._serving.get(key)
-        if found is not None:
-            return found
-        task = self._starting.get(key)
-        if task is None:
-            task = asyncio.create_task(self._start(blueprint, reason))
-            self._starting[key], self._wanted[key] = task, blueprint
-            task.add_done_callback(lambda _: (self._starting.pop(key, None), self._wanted.pop(key, None)))
-        return await asyncio.shield(task)
+        Waits in line if there is none, and has instances started; Full if none came free in time, a Failure if none starts.
+        """
+        pool = self._pool(blueprint)
+        instance = pool.free() if not pool.line else None
+        occupied = instance.occupy() if instance is not None else await self._wait(pool)
+        try:
+            yield occupied
+        finally:
+            self._leave(occupied)
+
+    async def _wait(self, pool: Pool) -> Instance:
+        if not pool.blueprint.most:
+            raise Full(pool.blueprint.revision, "its service is scaled to 0 by hand.")
+        place = pool.join()
+        try:
+            self._grow(pool)
+            await asyncio.wait({place}, timeout=pool.patience_s(self._pending_s))
+        except BaseException:  # the client went away, or its time is over
+            found = pool.withdraw(place)
+            if found is not None:
+                self._leave(found)
+            raise
+        if not place.done():
+            pool.withdraw(place)
+            raise Full(pool.blueprint.revision, f"all of its {len(pool.instances)} instances were busy, and no other may be started.")
+        return place.result()
+
+    def _leave(self, instance: Instance) -> None:
+        instance.leave()
+        instance.pool.hand_out()
+        self._trim(instance.pool)
+
+    def judged(self, instance: Instance, status: int) -> None:
+        """Hear how an instance answered: one that fails again and again is replaced."""
+        instance.errors = instance.errors + 1 if status >= 500 else 0
+        if instance.errors == _BAD_ANSWERS and instance.id in self._instances:
+            log.warning("an instance of %s answered %d requests in a row with 5xx: it ends", instance.pool.blueprint.revision, _BAD_ANSWERS)
+            self._let_go(instance)
+            self._grow(instance.pool)
 
     async def suspect(self, instance: Instance) -> None:
         """A request to an instance broke: find out whether it is ending, so that the next request does not go there."""
         for _ in range(6):
-            if self._serving.get(instance.blueprint.key) is not instance:
+            if instance.id not in self._instances:
                 return
             if not await self._pods.alive(instance.pod):
                 self._ended(instance.pod)
                 return
             await asyncio.sleep(0.05)
 
-    def census(self) -> list[Census]:
-        """Count the instances of every revision that has some."""
-        return [Census(each.blueprint, int(each.requests > 0), int(not each.requests), (each.pod,)) for each in self._serving.values()]
+    async def ensure(self, blueprint: Blueprint, reason: str) -> None:
+        """Have an instance of a revision that serves; a Failure if it does not start, Full if this machine has no room for it."""
+        pool = self._pool(replace(blueprint, least=0))  # what it keeps is known when it is settled
+        pool.retired = False
+        if not pool.instances:
+            await asyncio.shield(next(iter(pool.starting), None) or self._launch(pool, reason))
 
     def settle(self, reachable: Mapping[str, Blueprint], retired: Iterable[str]) -> None:
-        """Start what is reachable now and let go of what is retired; in the background."""
+        """Keep what revisions have at the least, start what gets traffic again and let go of what is retired; in the background."""
         for key, blueprint in reachable.items():
-            self._dropped.discard(key)
-            (self._kept.add if blueprint.least else self._kept.discard)(key)
-            if key not in self._serving and key not in self._starting:
-                self._spawn(self._warm(blueprint))
-        self.drop(retired)
+            again = key in self._retired
+            self._retired.discard(key)
+            if key not in self._pools and not again and not blueprint.least:
+                continue  # scaled to zero: the next request starts it
+            pool = self._pool(blueprint)
+            pool.blueprint, pool.retired = blueprint, False
+            if again and not pool.instances and not pool.starting and blueprint.most:
+                self._launch(pool, DEPLOYED)
+            pool.hand_out()
+            self._grow(pool)
+            self._trim(pool)
+        for key in retired:
+            self._retired.add(key)
+            if key in self._pools:
+                self._retire(self._pools[key])
 
     def drop(self, keys: Iterable[str]) -> None:
-        """Stop the instances of revisions that are retired or gone, also those that are just starting; in the background."""
+        """Let go of revisions that are deleted, also of instances that are just starting; in the background."""
         for key in keys:
-            self._kept.discard(key)
-            starting = self._starting.get(key)
-            if starting is not None and key not in self._dropped:
-                self._dropped.add(key)
-                self._spawn(self._drop_later(key, starting))
-            instance = self._serving.pop(key, None)
-            if instance is not None:
-                self._spawn(self._retire(instance))
-
-    async def _drop_later(self, key: str, starting: "asyncio.Task[Instance]") -> None:
-        await asyncio.wait({starting})
-        if key in self._dropped:  # nobody wanted it again meanwhile
-            self._dropped.discard(key)
-            self.drop([key])
+            self._retired.discard(key)
+            pool = self._pools.pop(key, None)
+            if pool is not None:
+                self._retire(pool)
 
     async def adopt(self, blueprints: Mapping[str, Blueprint]) -> None:
         """Take up what runs already."""
@@ -157,61 +155,186 @@ class Fleet:
         self._pods.watch(blueprints, self._ended, self._found)
         self._spawn(self._reap())
 
+    def census(self) -> list[Census]:
+        """The instances that serve now, by revision."""
+        return [_counted(pool) for pool in self._pools.values() if pool.instances]
+
     async def close(self) -> None:
         """Stop watching; containers go on."""
-        for task in [*self._tasks, *self._starting.values()]:
+        tasks = [*self._tasks, *(task for pool in self._pools.values() for task in pool.starting)]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._starting.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._pods.close()
 
     # starting
 
-    async def _start(self, blueprint: Blueprint, reason: str) -> Instance:
-        pod = await self._pods.start(blueprint, reason)
-        instance, before = _instance(pod), self._serving.get(blueprint.key)
-        if not pod.ended.is_set():
-            self._serving[blueprint.key] = instance
-        if before is not None:  # one that ran already was taken up meanwhile
-            self._spawn(self._retire(before))
+    def _pool(self, blueprint: Blueprint) -> Pool:
+        """The pool of a revision; what an earlier revision of the same name had is let go."""
+        key = blueprint.key
+        pool = self._pools.get(key)
+        if pool is not None and pool.blueprint.uid != blueprint.uid:
+            self.drop([key])
+            pool = None
+        if pool is None:
+            pool = self._pools[key] = Pool(blueprint)
+            pool.retired = key in self._retired
+        return pool
+
+    def _grow(self, pool: Pool) -> None:
+        """Start what the requests in line need and what is kept at the least, unless starts rest after failures."""
+        kept = 0 if pool.retired else pool.blueprint.least - len(pool.instances) - len(pool.starting)
+        if max(pool.lacking, kept) <= 0 or self._pools.get(pool.blueprint.key) is not pool:
+            return
+        if pool.rest_s:
+            asyncio.get_running_loop().call_later(pool.rest_s + 0.01, self._grow, pool)
+            return
+        for _ in range(kept):
+            self._launch(pool, KEPT)
+        for _ in range(pool.lacking):
+            self._launch(pool, AUTOSCALING)
+
+    def _launch(self, pool: Pool, reason: str) -> "asyncio.Task[Instance]":
+        task = asyncio.create_task(self._start(pool, reason))
+        pool.starting.add(task)
+        task.add_done_callback(lambda _: self._launched(pool, task))
+        return task
+
+    def _launched(self, pool: Pool, task: "asyncio.Task[Instance]") -> None:
+        """A start is over: its instance takes who waits; if it failed and nothing else serves, who waits hears of it."""
+        pool.starting.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, (failures.Failure, Refusal)):
+            log.warning("%s could not be started: %s", pool.blueprint.revision, error.message)
+        elif error is not None:
+            log.error("%s could not be started", pool.blueprint.revision, exc_info=error)
+        if isinstance(error, Exception):
+            pool.strike()
+            if not pool.instances and not pool.starting:
+                pool.disappoint(error)
+        self._grow(pool)
+        self._trim(pool)
+
+    async def _start(self, pool: Pool, reason: str) -> Instance:
+        await self._room(pool)
+        began = time.monotonic()
+        try:
+            pod = await self._pods.start(pool.blueprint, reason)
+        except BaseException:
+            self._gone()
+            raise
+        took = time.monotonic() - began
+        pool.came_up(took)
+        self.started(pool.blueprint, took)
+        instance = Instance(pod, pool)
+        if pod.ended.is_set():
+            self._gone()
+            pool.strike()
+        else:
+            self._serves(instance)
         return instance
 
-    def _found(self, pod: Pod) -> None:
-        """Take up a pod that ran already, unless another serves."""
-        if pod.blueprint.key in self._serving:
-            self._spawn(self._retire(_instance(pod)))
-        else:
-            self._serving[pod.blueprint.key] = _instance(pod)
+    def _serves(self, instance: Instance) -> None:
+        self._instances[instance.id] = instance
+        instance.pool.instances.append(instance)
+        instance.pool.hand_out()
 
-    async def _warm(self, blueprint: Blueprint) -> None:
+    def _found(self, pod: Pod) -> None:
+        """Take up a pod that ran already; what nobody wants goes again."""
+        pool = self._pool(replace(pod.blueprint, least=0))
+        self._containers += 1
+        self._serves(Instance(pod, pool))
+        self._trim(pool)
+
+    # the room on this machine
+
+    async def _room(self, pool: Pool) -> None:
+        """Wait until the machine has room for one more container; the longest idle one of any revision gives way."""
+        deadline = time.monotonic() + _ROOM_S
+        self._in_want += 1
         try:
-            await self.ensure(blueprint, DEPLOYED)
-        except (failures.Failure, Refusal) as error:
-            log.warning("%s could not be started: %s", blueprint.revision, error)
+            while self._containers >= self._most:
+                if self._leaving < self._in_want:
+                    self._give_way()
+                rest = deadline - time.monotonic()
+                if not self._leaving or rest <= 0:
+                    why = f"{self._containers} containers run, and this machine is to have no more (--max-containers {self._most})."
+                    raise Full(pool.blueprint.revision, why)
+                self._left.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._left.wait(), min(rest, 1.0))
+            self._containers += 1
+        finally:
+            self._in_want -= 1
+
+    def _give_way(self) -> None:
+        spare = [pool.spare[0] for pool in self._pools.values() if pool.spare]
+        if spare:
+            self._let_go(min(spare, key=lambda each: each.last_used))
+
+    def _gone(self) -> None:
+        self._containers -= 1
+        self._left.set()
 
     # ending
 
-    async def _retire(self, instance: Instance) -> None:
-        """Let its requests finish, then stop it."""
-        deadline = time.monotonic() + instance.blueprint.timeout_s
-        while instance.requests and not instance.pod.ended.is_set() and time.monotonic() < deadline:
-            await asyncio.sleep(0.1)
-        await self._pods.stop(instance.pod)
+    def _retire(self, pool: Pool) -> None:
+        """Nothing leads there any more: what has requests finishes them, the rest goes."""
+        pool.retired = True
+        self._trim(pool)
+
+    def _trim(self, pool: Pool) -> None:
+        """Let go of what is idle and retired or beyond the maximum."""
+        beyond = len(pool.instances) if pool.retired else len(pool.instances) - pool.blueprint.most
+        for instance in pool.spare[: max(beyond, 0)]:
+            self._let_go(instance)
+        if pool.empty and (pool.retired or not pool.blueprint.least) and self._pools.get(pool.blueprint.key) is pool and not pool.rest_s:
+            del self._pools[pool.blueprint.key]
+
+    def _let_go(self, instance: Instance) -> None:
+        """Take no more requests, finish those that it has, stop; in the background."""
+        self._instances.pop(instance.id, None)
+        instance.pool.instances.remove(instance)
+        self._leaving += 1
+        self._spawn(self._stop(instance))
+
+    async def _stop(self, instance: Instance) -> None:
+        try:
+            if instance.requests:
+                ways = {asyncio.ensure_future(each.wait()) for each in (instance.quiet, instance.pod.ended)}
+                await asyncio.wait(ways, timeout=instance.pool.blueprint.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                for each in ways:
+                    each.cancel()
+            await self._pods.stop(instance.pod)
+        finally:
+            self._leaving -= 1
+            self._gone()
 
     def _ended(self, pod: Pod) -> None:
-        """A pod serves no more: the next request starts another."""
-        found = self._serving.get(pod.blueprint.key)
-        if found is not None and found.pod is pod:
-            del self._serving[pod.blueprint.key]
+        """A pod serves no more: another takes its place where one is kept, or requests wait."""
+        instance = self._instances.pop(pod.id, None)
+        if instance is None:
+            return
+        pool = instance.pool
+        pool.instances.remove(instance)
+        self._gone()
+        if instance.young:
+            pool.strike()
+        self._grow(pool)
+        self._trim(pool)
 
     async def _reap(self) -> None:
-        """Stop instances that were not asked anything for a while."""
+        """Stop instances that were not asked anything for a while: one of each revision at a time."""
         while True:
             await asyncio.sleep(min(self._idle_s / 4 + 0.05, 5))
-            for key, instance in list(self._serving.items()):
-                idle = not instance.requests and time.monotonic() - instance.last_used > self._idle_s
-                if idle and key not in self._kept:
-                    del self._serving[key]
-                    self._spawn(self._retire(instance))
+            for pool in list(self._pools.values()):
+                idle = pool.spare[:1]
+                if idle and time.monotonic() - idle[0].last_used > self._idle_s:
+                    self._let_go(idle[0])
+                self._grow(pool)
+                self._trim(pool)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(self._guarded(work))
@@ -227,10 +350,6 @@ class Fleet:
             log.exception("background work failed")
 
 
-def _instance(pod: Pod) -> Instance:
-    return Instance(pod, asyncio.Semaphore(pod.blueprint.concurrency))
-
-
-def _alike(one: Blueprint, other: Blueprint) -> bool:
-    """Whether one container can be an instance of both."""
-    return replace(one, least=0) == replace(other, least=0)
+def _counted(pool: Pool) -> Census:
+    active = sum(1 for each in pool.instances if each.requests)
+    return Census(pool.blueprint, active, len(pool.instances) - active, tuple(each.pod for each in pool.instances))

@@ -24,7 +24,7 @@ from localcloud.doors import Doors
 from localcloud.entries import request_entry, system_entry
 from localcloud.exchange import Exchange
 from localcloud.identity import Identity
-from localcloud.instances import Fleet, Instance
+from localcloud.instances import Fleet, Full, Instance
 from localcloud.lines import Lines, Reply
 from localcloud.logs import LogStore
 from localcloud.naming import ServiceName
@@ -53,9 +53,7 @@ class Proxy:
     ) -> None:
         self._host, self._fleet, self._store, self._tokens, self._metrics = host, fleet, store, tokens, metrics
         self._routes: dict[str, Routes] = {}
-        server = web.Server(
-            self._answer, access_log=None, auto_decompress=False, max_line_size=_HEADER_BYTES, max_field_size=_HEADER_BYTES
-        )
+        server = web.Server(self._answer, access_log=None, auto_decompress=False, max_line_size=_HEADER_BYTES, max_field_size=_HEADER_BYTES)
         self._runner = web.ServerRunner(server, shutdown_timeout=5, handle_signals=False)
         self._doors = Doors(host, clone, state, self._runner)
         self._session: aiohttp.ClientSession | None = None
@@ -148,16 +146,17 @@ class Proxy:
         instance = None
         try:
             async with asyncio.timeout(blueprint.timeout_s):
-                instance = await self._fleet.instance(blueprint)
-                async with instance.request():
+                async with self._fleet.place(blueprint) as instance:
                     exchange.instance, exchange.placed = instance.id, time.monotonic()
                     self.arrived(blueprint, instance.id)
-                    return await self._pass(exchange, instance, inward)
+                    response = await self._pass(exchange, instance, inward)
+                    self._fleet.judged(instance, exchange.status)
+                    return response
         except TimeoutError:
             return self._fail(exchange, answers.TOO_LONG)
         except (failures.Failure, Refusal) as error:
             log.warning("no instance of %s: %s", blueprint.revision, error)
-            return self._fail(exchange, answers.NOT_STARTED if isinstance(error, failures.Failure) else answers.UNAVAILABLE)
+            return self._fail(exchange, _without_instance(error))
         except (aiohttp.ClientError, ConnectionError, OSError) as error:
             log.info("%s %s: %s", exchange.request.method, exchange.url, error)
             if exchange.too_large:
@@ -283,6 +282,12 @@ def _path(request: web.BaseRequest) -> str:
     if request.method == "CONNECT" or not raw.lower().startswith(("http://", "https://")):
         return ""
     return "/" + raw.partition("://")[2].partition("/")[2]
+
+
+def _without_instance(error: failures.Failure | Refusal) -> Answer:
+    if isinstance(error, Full):
+        return answers.FULL
+    return answers.NOT_STARTED if isinstance(error, failures.Failure) else answers.UNAVAILABLE
 
 
 def _refuse(exchange: Exchange, answer: Answer) -> web.Response:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from google.cloud import run_v2
 
-from localcloud import access, clock, conditions
+from localcloud import access, clock, conditions, scaling
 from localcloud import blueprint as blueprints
 from localcloud.blueprint import Blueprint
 from localcloud.conditions import State as Condition
@@ -271,7 +271,9 @@ class Reconciler:
             return
         service = run_v2.Service.deserialize(stored.body)
         targets = [Target(**each) for each in json.loads(stored.routes)]
-        with_traffic = {target.revision for target in targets if target.percent}
+        percents = {target.revision: 0 for target in targets}
+        for target in targets:
+            percents[target.revision] += target.percent
         found = {each.name: each for each in self._state.active_revisions(str(name))}
         served = {name.revision(each.revision) for each in targets if each.percent or each.tag}
         revived = [self._state.revision(each) for each in sorted(served - found.keys())]
@@ -282,10 +284,8 @@ class Reconciler:
             if each.name not in served:
                 self._tell_activity(revision, each, None)
                 continue
-            # what a service or revision keeps at the least, it keeps only where there is traffic [revision_template.proto]; the
-            # service's own number wins
-            least = (service.scaling.min_instance_count or revision.scaling.min_instance_count) if key in with_traffic else 0
-            reachable[key] = replace(blueprints.read(revision, each.image), least=least)
+            limits = scaling.limits(service.scaling, revision.scaling, percents, key)
+            reachable[key] = replace(blueprints.read(revision, each.image), least=limits.least, most=limits.most)
             self._tell_activity(revision, each, reachable[key])
         shares = tuple(Share(reachable[each.revision], each.percent) for each in targets if each.percent and each.revision in reachable)
         tags = {each.tag: reachable[each.revision] for each in targets if each.tag and each.revision in reachable}
@@ -322,7 +322,7 @@ class Reconciler:
             task = asyncio.create_task(self._finish(ServiceName.parse(service)))
             self._again.add(task)
             task.add_done_callback(self._again.discard)
-        self._fleet.drop(self._state.retired_revisions())  # one may just have been ending
+        self._fleet.settle({}, self._state.retired_revisions())  # one may just have been ending
 
     def _restore(self, stored: StoredService) -> bool:
         """Serve as before; gives whether there is more to do."""

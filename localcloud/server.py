@@ -66,6 +66,8 @@ class Settings:
     clone: str
     startup_seconds: float
     idle_seconds: float
+    pending_seconds: float
+    max_containers: int
     down_removes: bool
     strict: bool
 
@@ -81,7 +83,7 @@ async def serve(settings: Settings) -> None:  # noqa: PLR0915 - the whole of it,
     engine = Engine(settings.clone)
     output = Output(engine, state, store)
     pods = Pods(engine, output, state, store, secrets, startup_s=settings.startup_seconds, started=metrics.startup)
-    fleet = Fleet(pods, idle_s=settings.idle_seconds)
+    fleet = Fleet(pods, idle_s=settings.idle_seconds, pending_s=settings.pending_seconds, most_containers=settings.max_containers)
     identity = Identity(state.connection)
     proxy = Proxy(settings.host, settings.clone, state, fleet, store, identity, metrics)
     reconciler = Reconciler(state, engine, fleet, proxy)
