@@ -152,7 +152,7 @@ class Fleet:
 
     def watch(self, blueprints: Callable[[], Mapping[str, Blueprint]]) -> None:
         """Begin to notice instances that end or idle; `blueprints` are those of all ready revisions."""
-        self._pods.watch(blueprints, self._ended, self._found)
+        self._pods.watch(blueprints, self._ended, self._found_late)
         self._spawn(self._reap())
 
     def census(self) -> list[Census]:
@@ -247,6 +247,16 @@ class Fleet:
         self._containers += 1
         self._serves(Instance(pod, pool))
         self._trim(pool)
+
+    def _found_late(self, pod: Pod) -> None:
+        """Take up a pod that ran all the time, unless others took its place meanwhile."""
+        pool = self._pool(replace(pod.blueprint, least=0))
+        if len(pool.instances) + len(pool.starting) < max(pool.blueprint.least, 1):
+            self._found(pod)
+        else:
+            self._containers += 1
+            self._leaving += 1
+            self._spawn(self._stop(Instance(pod, pool)))
 
     # the room on this machine
 

@@ -184,7 +184,7 @@ def test_a_service_whose_instance_cannot_start_any_more_answers_503(cloud: Cloud
     httpx.get(made.uri + "/exit?code=1", timeout=10)
     answer = httpx.get(made.uri, timeout=20)
     assert (answer.status_code, answer.text) == (503, "Service Unavailable")
-    assert cloud.entries("requests", "fragile")[-1].text_payload == "The request was aborted because there was no available instance."
+    assert cloud.entries("requests", "fragile")[-1].text_payload == "The request failed because the instance could not start successfully."
 
 
 def test_deploying_a_cached_image_is_quick(cloud: Cloud) -> None:

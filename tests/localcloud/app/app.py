@@ -40,6 +40,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(json.dumps(dict(self.headers)).encode(), kind="application/json")
         if url.path == "/sleep":
             time.sleep(float(asked["s"]))
+        if url.path == "/host":
+            time.sleep(float(asked.get("s", "0")))
+            return self.answer(os.environ["HOSTNAME"].encode(), int(asked.get("code", "200")))
         if url.path == "/print":
             print(asked["text"], file=sys.stderr if "err" in asked else sys.stdout, flush=True)
         if url.path == "/lines":
