@@ -127,10 +127,7 @@ def test_requests_spread_over_the_instances_that_are_kept(quick: Cloud) -> None:
 
 
 def test_the_services_minimum_follows_the_traffic(quick: Cloud) -> None:
-    service = quick.service("moving", revision="moving-a", template=template(concurrency=8), scaling={"min_instance_count": 2})
-    made = quick.services.create_service(parent=service.name.rsplit("/services", 1)[0], service=service, service_id="moving").result(
-        timeout=30
-    )
+    made = quick.create("moving", revision="moving-a", template=template(concurrency=8), scaling={"min_instance_count": 2})
     made.template = quick.template({}, "moving-b", **template(concurrency=8))
     made.traffic = [pinned("moving-a", 50), pinned("moving-b", 50)]
     made = quick.update(made, "template", "traffic")
