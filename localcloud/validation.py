@@ -144,8 +144,8 @@ def _scaling(least: int, most: int, path: str) -> None:
 def _service_scaling(wanted: run_v2.ServiceScaling) -> None:
     _scaling(wanted.min_instance_count, wanted.max_instance_count, "scaling")
     _known(wanted.scaling_mode, run_v2.ServiceScaling.ScalingMode, "scaling.scaling_mode")
-    if wanted.scaling_mode == run_v2.ServiceScaling.ScalingMode.MANUAL or "manual_instance_count" in wanted:
-        raise Refusal(Code.UNIMPLEMENTED, "scaling.manual_instance_count: the local cloud scales services automatically only.")
+    if wanted.manual_instance_count < 0:
+        raise Malformed("scaling.manual_instance_count", "must be greater or equal than 0.")  # [approximated]
 
 
 def _binary_authorization(wanted: run_v2.BinaryAuthorization) -> None:
