@@ -53,7 +53,6 @@ class Fleet:
         self._containers = self._leaving = self._in_want = 0
         self._left = asyncio.Event()  # a container went
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.started: Callable[[Blueprint, float], None] = lambda *_: None  # told of each instance that came up, and how long it took
 
     # what the data plane and the reconciler ask for
 
@@ -225,9 +224,7 @@ class Fleet:
         except BaseException:
             self._gone()
             raise
-        took = time.monotonic() - began
-        pool.came_up(took)
-        self.started(pool.blueprint, took)
+        pool.came_up(time.monotonic() - began)
         instance = Instance(pod, pool)
         if pod.ended.is_set():
             self._gone()
