@@ -7,14 +7,13 @@ import json
 import logging
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from localcloud import clock, logfilter
 from localcloud import entries as shapes
-from localcloud import logfilter
 from localcloud.loginbox import Fate, Inbox
 
 _log = logging.getLogger(__name__)
@@ -309,13 +308,13 @@ def _newest_first(order_by: str) -> bool:
 
 
 def _token(last: tuple[int, str, str, int], request: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([request, time.time(), *last]).encode()).decode()
+    return base64.urlsafe_b64encode(json.dumps([request, clock.time_ns() // _NANO, *last]).encode()).decode()
 
 
 def _read_token(token: str, request: str) -> tuple[int, str, str, int]:
     match _json(token):
-        case [str(given), float(made), int(stamp), str(insert_id), str(log_name), int(copy)] if given == request:
-            if time.time() - made > _TOKEN_SECONDS:
+        case [str(given), int(made), int(stamp), str(insert_id), str(log_name), int(copy)] if given == request:
+            if clock.time_ns() // _NANO - made > _TOKEN_SECONDS:
                 raise BadQuery("page_token has expired: it is good for 24 hours. Ask for the first page again.")  # [approximated]
             return stamp, insert_id, log_name, copy
     raise BadQuery("page_token is not of this request: send it with the same resource_names, filter and order_by that it was given for.")

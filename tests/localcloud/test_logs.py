@@ -19,8 +19,9 @@ from google.protobuf import json_format, timestamp_pb2
 from google.rpc import status_pb2
 from served import client, served
 
-from localcloud import entries, logfilter, wire
+from localcloud import clock, entries, logfilter, wire
 from localcloud.logs import Logging, LogStore
+from localcloud.logstore import BadQuery
 
 PROJECT = "projects/demo"
 WHO = ("demo", "europe-west1", "emergence-app", "emergence-app-00001-abc", "i-1")
@@ -145,7 +146,9 @@ def test_an_entry_whose_time_no_client_could_read_is_not_written(logging: Any) -
 
 
 def test_a_request_is_logged_as_cloud_run_does() -> None:
-    entry = request(503, 0, labels={"team": "memory"})
+    entry = request(503, 0, labels={"team": "memory"}, referer="http://a/", server_ip="127.0.0.1", span="00ff", remark="no instance")
+    assert (entry.http_request.referer, entry.http_request.server_ip) == ("http://a/", "127.0.0.1")
+    assert (entry.span_id, entry.text_payload, entry.trace) == ("00ff", "no instance", f"projects/demo/traces/{'ab' * 16}")
     assert entry.log_name == "projects/demo/logs/run.googleapis.com%2Frequests"
     assert entry.http_request.latency.ToJsonString() == "0.004300s"
     assert [request(status, 0).severity for status in (200, 304, 404, 500)] == [200, 200, 400, 500]
@@ -219,6 +222,19 @@ def test_a_page_token_goes_on_where_the_page_ended_even_when_entries_arrive_mean
     assert texts(page.entries) + texts(rest) == [*map(str, range(10)), "after"]
     with pytest.raises(exceptions.InvalidArgument, match="not of this request"):
         logging.list_log_entries(request={"resource_names": [PROJECT], "filter": "x", "page_token": page.next_page_token})
+
+
+def test_a_page_token_is_good_for_a_day(store: LogStore) -> None:
+    store.write([line(str(number), number) for number in range(3)])
+    token = store.list([PROJECT], page_size=1).next_page_token
+    clock.put_off(23 * 3600)
+    try:
+        assert texts(store.list([PROJECT], page_token=token).entries) == ["1", "2"]
+        clock.put_off(25 * 3600)
+        with pytest.raises(BadQuery, match="page_token has expired"):
+            store.list([PROJECT], page_token=token)
+    finally:
+        clock.put_off(0)
 
 
 def test_the_default_page_has_fifty_entries_and_the_last_one_no_token(store: LogStore, logging: Any) -> None:
