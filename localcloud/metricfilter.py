@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import lark
 
+from localcloud import logregex
 from localcloud.wire import Code, Refusal
 
 _GRAMMAR: Final = r"""
@@ -33,6 +34,7 @@ STRING: /"(\\.|[^"\\])*"|'(\\.|[^'\\])*'/s
 BARE: /(?!(AND|OR|NOT)\b)[A-Za-z0-9_][A-Za-z0-9_.\/-]*/
 %ignore /\s+/
 """
+_MOST_CHARS: Final = 2048
 _PARSER: Final = lark.Lark(_GRAMMAR, parser="lalr", maybe_placeholders=False)
 
 Fields = Mapping[str, str]
@@ -61,10 +63,14 @@ class _Part:
 @lru_cache(maxsize=256)
 def compile(text: str) -> Filter:
     """Make the predicate of a filter over fields such as metric.type and resource.labels.location; a Refusal says what is wrong."""
+    if len(text) > _MOST_CHARS:
+        raise invalid(f"{text[:60]}...", f"It has {len(text)} characters; at most {_MOST_CHARS} are allowed.")  # [approximated: the text]
     try:
         part: _Part | None = _Builder().transform(_PARSER.parse(text))
     except lark.exceptions.VisitError as error:
         raise invalid(text, str(error.orig_exc)) from None
+    except RecursionError:
+        raise invalid(text, "It is nested too deep.") from None
     except lark.exceptions.UnexpectedToken as error:
         raise invalid(text, _syntax(text, error.line, error.column, str(error.token))) from None
     except lark.exceptions.UnexpectedCharacters as error:
@@ -137,9 +143,9 @@ def _test(function: str, texts: tuple[str, ...]) -> Callable[[str], bool]:
         raise ValueError(f"The function {function} takes one argument.")
     if function == "monitoring.regex.full_match":
         try:
-            pattern = re.compile(wanted)
-        except re.error as error:
-            raise ValueError(f"The regular expression '{wanted}' is not valid: {error}.") from None
+            pattern = logregex.compile(wanted)
+        except (re.error, ValueError) as error:
+            raise ValueError(f"The regular expression '{wanted}' is not valid: {error}") from None
         return lambda value: pattern.fullmatch(value) is not None
     if function == "starts_with":
         return lambda value: value.startswith(wanted)

@@ -206,6 +206,12 @@ def test_a_filter_that_cannot_be_read_is_refused_with_its_place(text: str, why: 
     assert refused.value.message.startswith(f'Field filter had an invalid value of "{text}"')
 
 
+@pytest.mark.parametrize("text", ["x" * 2049, "-" * 2000 + 'project = "p"', "(" * 500])
+def test_a_filter_that_is_too_long_or_too_deep_is_refused(text: str) -> None:
+    with pytest.raises(Refusal, match="Field filter had an invalid value"):
+        metricfilter.compile(text)
+
+
 def test_a_percentile_of_numbers_lies_between_its_neighbours() -> None:
     assert percentile([3, 1, 2, 4], 50) == 2.5
     assert percentile([7], 99) == 7
