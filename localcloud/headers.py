@@ -20,8 +20,8 @@ def end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
     gone = _HOP_BY_HOP
     for value in kept.getall("Connection", ()):
         gone = gone | {name.strip().lower() for name in value.split(",")}
-    for name in gone & {key.lower() for key in kept}:
-        del kept[name]
+    for name in gone:
+        kept.popall(name, None)
     return kept
 
 

@@ -49,7 +49,7 @@ class Proxy:
     """Listens for every service and tag, and passes each request to an instance."""
 
     def __init__(
-        self, host: str, clone: str, state: State, fleet: Fleet, store: LogStore, tokens: Identity, metrics: Recorder | None = None
+        self, host: str, clone: str, state: State, fleet: Fleet, store: LogStore, tokens: Identity, metrics: Recorder
     ) -> None:
         self._host, self._fleet, self._store, self._tokens, self._metrics = host, fleet, store, tokens, metrics
         self._routes: dict[str, Routes] = {}
@@ -230,7 +230,7 @@ class Proxy:
     def _write(self, exchange: Exchange) -> None:
         request, service, blueprint = exchange.request, exchange.service, exchange.blueprint
         ended = time.monotonic()
-        if self._metrics is not None and blueprint is not None and exchange.counted:
+        if blueprint is not None and exchange.counted:
             self._metrics.request(blueprint, exchange.status, ended - (exchange.placed or exchange.started))
         make = functools.partial(
             request_entry,

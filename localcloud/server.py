@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -154,6 +155,9 @@ def offline(folder: Path) -> Iterator[tuple[State, LogStore]]:
 
 
 def _tell(settings: Settings, admin: str) -> None:
+    gc.collect()
+    gc.freeze()  # what is there now stays: it need not be looked through again and again while requests pass
+    gc.set_threshold(20_000)
     print(f"localcloud serves on {settings.host}:{settings.port} (clone {settings.clone}, state {settings.state})", flush=True)
     print(f"its status page and admin endpoint: http://{admin}/", flush=True)
 
