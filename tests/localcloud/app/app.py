@@ -6,11 +6,14 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import urlopen
 
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+signal.signal(signal.SIGTERM, signal.SIG_IGN if "STUBBORN" in os.environ else lambda *_: os._exit(0))
+sick = threading.Event()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -54,6 +57,19 @@ class Handler(BaseHTTPRequestHandler):
         if url.path == "/eat":
             kept = [bytearray(os.urandom(1 << 20)) * 8 for _ in range(int(asked["mib"]) // 8)]
             return self.answer(str(len(kept)).encode())
+        if url.path == "/near":  # what another container of this instance answers
+            with urlopen(f"http://127.0.0.1:{asked['port']}/{asked.get('path', '')}", timeout=5) as near:
+                return self.answer(near.read())
+        if url.path == "/read":
+            with open(asked["path"]) as file:
+                return self.answer(f"{os.stat(asked['path']).st_mode & 0o777:o} {file.read()}".encode())
+        if url.path == "/write":
+            with open(asked["path"], "w") as file:
+                file.write(asked["text"])
+        if url.path == "/sicken":
+            sick.set()
+        if url.path == "/health":
+            return self.answer(b"how I am", 503 if sick.is_set() else 200)
         if url.path == "/status":
             return self.answer(b"as asked", int(asked["code"]))
         if url.path == "/big":
