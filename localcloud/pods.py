@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from docker.errors import APIError, ImageNotFound
@@ -17,9 +17,12 @@ from localcloud.engine import Container, Engine, EngineDown
 from localcloud.entries import system_entry
 from localcloud.logs import LogStore
 from localcloud.output import Output, Source
+from localcloud.pod import Member, Pod
 from localcloud.state import State
 from localcloud.volumes import secret_files
 from localcloud.wire import Refusal
+
+__all__ = ["Pod", "Pods"]
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -27,41 +30,6 @@ log = logging.getLogger(__name__)
 _GRACE_S = 10
 _AGAIN_S = 1.0  # how long to wait for an Engine that is away
 _SCHEMA = "CREATE TABLE IF NOT EXISTS pods (instance TEXT PRIMARY KEY)"  # those that have proved to answer
-
-
-@dataclass(eq=False)
-class Member:
-    """One container of a pod. `printed`: all that it ever printed is stored; `killed`: somebody sent it a signal through the Engine."""
-
-    id: str
-    part: Part
-    printed: asyncio.Event = field(default_factory=asyncio.Event)
-    started: bool = False
-    killed: bool = False
-
-
-@dataclass(eq=False)
-class Pod:
-    """What one instance runs in. `ended`: it serves no more, by itself or because it was stopped."""
-
-    instance: str
-    blueprint: Blueprint
-    members: list[Member] = field(default_factory=list)
-    ports: dict[int, int] = field(default_factory=dict)  # on this machine, by the containers' own
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    serves: bool = False  # it was given to the fleet
-    stopping: bool = False
-    ending: asyncio.Task[None] | None = None
-
-    @property
-    def id(self) -> str:
-        """The instanceId: the id of the container that gets the requests ("" until it is made)."""
-        return next((each.id for each in self.members if each.part.port), "")
-
-    @property
-    def port(self) -> int:
-        """Where it gets its requests on this machine; 0 if nowhere yet."""
-        return self.ports.get(self.blueprint.ingress.port, 0)
 
 
 class Pods:

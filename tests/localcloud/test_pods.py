@@ -1,5 +1,6 @@
 """What one instance is made of: several containers, volumes, probes, and how it ends."""
 
+import asyncio
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +14,11 @@ import grpc_health
 import httpx
 import pytest
 import typing_extensions
-from clouds import Cloud, eventually, push
+from clouds import PARENT, SOON, Cloud, eventually, push
 from google.api_core import exceptions
 from google.cloud import run_v2
+
+from localcloud.engine import Engine, Usage
 
 FAST = {"period_seconds": 1, "failure_threshold": 2, "timeout_seconds": 1}
 
@@ -39,7 +42,7 @@ def sidecar(cloud: Cloud, name: str, port: int = 9000, **values: Any) -> run_v2.
 def create(cloud: Cloud, name: str, sidecars: list[run_v2.Container], ingress: dict[str, Any], **template: Any) -> run_v2.Service:
     service = cloud.service(name, template={"container": {"name": "web", "ports": [{"container_port": 8080}], **ingress}, **template})
     service.template.containers = [*sidecars, *service.template.containers]
-    return cloud.services.update_service(run_v2.UpdateServiceRequest(service=service, allow_missing=True)).result(timeout=60)
+    return cloud.services.create_service(parent=PARENT, service=service, service_id=name).result(polling=SOON)
 
 
 def test_containers_of_an_instance_talk_over_localhost_and_begin_in_their_order(cloud: Cloud) -> None:
@@ -125,8 +128,8 @@ def health_image(cloud: Cloud, base_image: str, engine: docker.DockerClient, tmp
     for file in [typing_extensions.__file__, *_c_libraries()]:
         shutil.copy(file, context / "lib")
     shutil.copy(Path(__file__).parent / "app" / "health.py", context)
-    dockerfile = f'FROM {base_image}\nCOPY lib /lib/python\nENV PYTHONPATH=/lib/python LD_LIBRARY_PATH=/lib/python\nCOPY health.py /\nCMD ["python3", "/health.py"]\n'
-    (context / "Dockerfile").write_text(dockerfile)
+    dockerfile = f"FROM {base_image}\nCOPY lib /lib/python\nENV PYTHONPATH=/lib/python LD_LIBRARY_PATH=/lib/python\nCOPY health.py /\n"
+    (context / "Dockerfile").write_text(dockerfile + 'CMD ["python3", "/health.py"]\n')
     engine.images.build(path=str(context), tag=name, rm=True, forcerm=True)
     push(name)
     yield name
@@ -161,6 +164,39 @@ def test_a_grpc_probe_asks_the_standard_health_service(cloud: Cloud, health_imag
     assert any("STARTUP GRPC probe failed 2 times" in text and text.endswith(problem) for text in system(cloud, name))
 
 
+def test_a_container_that_eats_its_memory_at_the_start_fails_the_deployment_and_is_told(cloud: Cloud) -> None:
+    code = "kept = [bytearray(b'x' * (1 << 20)) for _ in range(400)]"
+    container = {"command": ["python3", "-c", code], "resources": {"limits": {"memory": "128Mi", "cpu": "1"}}}
+    with pytest.raises(exceptions.FailedPrecondition, match="failed to start and listen on the port defined"):
+        cloud.create("greedy", template={"container": container})
+    assert [text.partition("\n")[0].removesuffix(" The instance was not started.") for text in system(cloud, "greedy")[1:]] == [
+        "Memory limit of 128 MiB exceeded with 129 MiB used. Consider increasing the memory limit, see "
+        "https://cloud.google.com/run/docs/configuring/memory-limits",
+        "Container terminated on signal 9.",
+        'Default STARTUP TCP probe failed 1 time consecutively for container "greedy-1" on port 8080.',
+    ]
+
+
+def test_limits_are_kept_and_what_a_container_uses_can_be_asked(cloud: Cloud) -> None:
+    limits = {"memory": "256Mi", "cpu": "1"}
+    cloud.create("limited", template={"container": {"resources": {"limits": limits}}})
+    (container,) = containers(cloud, "limited")
+    host = container.attrs["HostConfig"]
+    assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (256 * 2**20, 256 * 2**20, 10**9)
+
+    async def ask() -> Usage | None:
+        engine = Engine(cloud.clone)
+        try:
+            return await engine.usage(container.id)
+        finally:
+            engine.close()
+
+    used = asyncio.run(ask())
+    assert used is not None
+    assert used.cpu_seconds > 0.01
+    assert 2**20 < used.memory_bytes < 256 * 2**20
+
+
 def test_a_container_that_ignores_sigterm_is_killed_after_ten_seconds(own_cloud: Callable[..., Cloud]) -> None:
     cloud = own_cloud()
     polite, stubborn = cloud.create("polite"), cloud.create("stubborn", env={"STUBBORN": "1"})
@@ -182,7 +218,7 @@ def test_the_output_of_many_containers_that_exit_at_once_is_whole(cloud: Cloud) 
     begun = []
     for name in names:
         service = cloud.service(name, template={"container": container})
-        begun.append(cloud.services.create_service(parent=service.name.split("/services/")[0], service=service, service_id=name))
+        begun.append(cloud.services.create_service(parent=PARENT, service=service, service_id=name))
     for each in begun:
         with pytest.raises(exceptions.FailedPrecondition):
             each.result(timeout=60)
