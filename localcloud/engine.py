@@ -15,7 +15,7 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, InvalidRepository, NotFound
 from docker.utils import parse_repository_tag
 
-from localcloud import failures
+from localcloud import cgroups, failures
 from localcloud.blueprint import Blueprint, Part
 from localcloud.wire import Code, Refusal
 
@@ -188,22 +188,15 @@ class Engine:
         """What a container uses; None when it is gone or does not run."""
         try:
             found = await self._call(lambda api: api.stats(container, stream=False, one_shot=True))
+            memory = found["memory_stats"]
+            if "usage" in memory:
+                reclaimable = memory["stats"].get("inactive_file", memory["stats"].get("total_inactive_file", 0))
+                return Usage(found["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9, max(memory["usage"] - reclaimable, 0))
+            pid = (await self._call(lambda api: api.inspect_container(container)))["State"]["Pid"]
         except NotFound:
             return None
-        memory = found["memory_stats"]
-        if "usage" not in memory:
-            return await self._usage_of_processes(container)
-        reclaimable = memory["stats"].get("inactive_file", memory["stats"].get("total_inactive_file", 0))
-        return Usage(found["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9, max(memory["usage"] - reclaimable, 0))
-
-    async def _usage_of_processes(self, container: str) -> Usage | None:
-        """The same of an Engine that keeps no account of its containers: what their processes say, in whole seconds."""
-        try:
-            listed = await self._call(lambda api: api.top(container, ps_args="-o pid,rss,cputimes"))
-        except APIError:  # gone, or not running
-            return None
-        rows = [(int(rss), int(seconds)) for _, rss, seconds in listed["Processes"]]
-        return Usage(float(sum(seconds for _, seconds in rows)), sum(rss for rss, _ in rows) * 1024)
+        read = cgroups.used(pid) if pid else None  # some Engines answer with nothing, though the machine knows
+        return Usage(*read) if read else None
 
     async def start(self, container: str) -> None:
         """Start a container; APIError when its command cannot be run."""

@@ -179,7 +179,7 @@ def test_a_container_that_eats_its_memory_at_the_start_fails_the_deployment_and_
 
 def test_limits_are_kept_and_what_a_container_uses_can_be_asked(cloud: Cloud) -> None:
     limits = {"memory": "256Mi", "cpu": "1"}
-    cloud.create("limited", template={"container": {"resources": {"limits": limits}}})
+    made = cloud.create("limited", template={"container": {"resources": {"limits": limits}}})
     (container,) = containers(cloud, "limited")
     host = container.attrs["HostConfig"]
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (256 * 2**20, 256 * 2**20, 10**9)
@@ -191,10 +191,13 @@ def test_limits_are_kept_and_what_a_container_uses_can_be_asked(cloud: Cloud) ->
         finally:
             engine.close()
 
-    used = asyncio.run(ask())
-    assert used is not None
-    assert used.cpu_seconds > 0.01
-    assert 2**20 < used.memory_bytes < 256 * 2**20
+    before = asyncio.run(ask())
+    assert before is not None
+    assert 2**20 < before.memory_bytes < 256 * 2**20
+    httpx.get(made.uri + "/burn?s=1", timeout=20)
+    after = asyncio.run(ask())
+    assert after is not None
+    assert 0.9 < after.cpu_seconds - before.cpu_seconds < 5
 
 
 def test_a_container_that_ignores_sigterm_is_killed_after_ten_seconds(own_cloud: Callable[..., Cloud]) -> None:

@@ -46,6 +46,10 @@ class Handler(BaseHTTPRequestHandler):
         if url.path == "/host":
             time.sleep(float(asked.get("s", "0")))
             return self.answer(os.environ["HOSTNAME"].encode(), int(asked.get("code", "200")))
+        if url.path == "/burn":
+            until = time.thread_time() + float(asked["s"])
+            while time.thread_time() < until:
+                pass
         if url.path == "/print":
             print(asked["text"], file=sys.stderr if "err" in asked else sys.stdout, flush=True)
         if url.path == "/lines":
