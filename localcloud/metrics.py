@@ -127,7 +127,10 @@ class Metrics:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._write(self._counted(clock.time_ns()))
+        try:
+            self._write(self._counted(clock.time_ns()))
+        except Exception:  # a full disk, for example: that must not keep the local cloud from ending
+            log.exception("the last sample of the metrics was lost")
 
     async def _run(self, census: Callable[[], Iterable[Census]], usage: Callable[[str], Awaitable[Usage | None]]) -> None:
         due = 0
