@@ -8,7 +8,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,7 @@ from localcloud.state import State
 from localcloud.status import Status
 
 log = logging.getLogger(__name__)
+_STEP_S, _REMOVAL_S = 10.0, 60.0  # how long each part may take to end, and the removal of all containers
 
 
 class CannotServe(Exception):
@@ -73,7 +74,7 @@ class Settings:
     strict: bool
 
 
-async def serve(settings: Settings) -> None:  # noqa: PLR0915 - the whole of it, in its order
+async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     _enough_files()
     lock = only_one(settings.state)
@@ -126,21 +127,25 @@ async def serve(settings: Settings) -> None:  # noqa: PLR0915 - the whole of it,
     address = await admin.open(settings.admin_port, settings.state / "admin")
     _tell(settings, address)
     await _told_to_stop()
-    await admin.close()
-    await server.stop(grace=1)
-    await operations.close()
-    await reconciler.close()
-    await proxy.close()
-    await metrics.close()
-    await fleet.close()
+    await _end(admin.close(), server.stop(grace=1), operations.close(), reconciler.close(), proxy.close(), metrics.close(), fleet.close())
     if settings.down_removes:
-        await remove_containers(engine)
-    await front.close()
-    await artifacts.close()
+        await _end(remove_containers(engine), seconds=_REMOVAL_S)
+    await _end(front.close(), artifacts.close())
     engine.close()
     store.close()
     state.close()
     os.close(lock)
+
+
+async def _end(*steps: Awaitable[object], seconds: float = _STEP_S) -> None:
+    """Do this in its order; what takes too long or fails does not hold up the rest."""
+    for step in steps:
+        try:
+            await asyncio.wait_for(step, seconds)
+        except TimeoutError:
+            log.warning("%s took longer than %.0f s: it is left", getattr(step, "__qualname__", step), seconds)
+        except Exception:
+            log.exception("%s failed", getattr(step, "__qualname__", step))
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """What a restart of the local cloud keeps, and what its command line says."""
 
+import contextlib
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +70,25 @@ def test_containers_end_with_the_local_cloud_when_asked(own_cloud: Callable[...,
     assert not cloud.containers()
 
 
+def test_it_ends_soon_though_a_request_hangs_and_a_container_ignores_sigterm(own_cloud: Callable[..., Cloud]) -> None:
+    cloud = own_cloud("--down-removes")
+    deaf = "import signal, runpy; signal.signal(15, signal.SIG_IGN); signal.signal = lambda *_: None; runpy.run_path('/app.py')"
+    made = cloud.create("stubborn", template={"container": {"command": ["python3", "-c", deaf]}})
+
+    def hang() -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.get(made.uri + "/sleep?s=60", timeout=60)
+
+    request = threading.Thread(target=hang)
+    request.start()
+    eventually(lambda: cloud.entries("varlog/system", "stubborn"))
+    began = time.monotonic()
+    assert cloud.stop() == 0
+    assert time.monotonic() - began < 12
+    request.join(5)
+    assert not cloud.containers()
+
+
 def test_a_container_that_died_meanwhile_is_told_and_replaced(own_cloud: Callable[..., Cloud]) -> None:
     cloud = own_cloud()
     made = cloud.create("lost")
@@ -118,6 +139,7 @@ def test_it_serves_this_machine_only(tmp_path: Path) -> None:
     assert "is not a loopback address" in done.stderr
     done = run("--host", "::1", "--state", str(tmp_path), "--registry", "localhost:1", "--clone", "x")
     assert "is not a loopback address of IPv4" in done.stderr
+    assert "With --allow-remote it serves whoever reaches that address." in done.stderr
 
 
 def test_a_port_in_use_and_a_state_in_use_are_one_sentence_each(own_cloud: Callable[..., Cloud], tmp_path: Path) -> None:
