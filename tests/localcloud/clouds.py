@@ -119,6 +119,12 @@ class Cloud:
             **values,
         )
 
+    def named(self, name: str, **values: Any) -> run_v2.Service:
+        """The same, to be updated: with its name."""
+        made = self.service(name, **values)
+        made.name = f"{PARENT}/services/{name}"
+        return made
+
     def keep_secret(self, name: str, payload: bytes) -> str:
         """Have a secret with one more version: that version's name."""
         client = secretmanager_v1.SecretManagerServiceClient

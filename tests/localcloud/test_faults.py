@@ -85,7 +85,7 @@ def test_an_operation_fails_after_it_was_accepted_and_nothing_was_done(cloud: Cl
     before = cloud.get("fated")
     fault = cloud.fault("fail-operation", method="Services/UpdateService", code="INTERNAL", message="it broke")
     with pytest.raises(exceptions.InternalServerError, match="it broke"):
-        cloud.update(cloud.service("fated", env={"A": "2"}))
+        cloud.update(cloud.named("fated", env={"A": "2"}))
     assert cloud.met(fault) == 1
     assert cloud.get("fated").traffic_statuses == before.traffic_statuses
 
@@ -94,19 +94,19 @@ def test_an_operation_fails_though_all_was_done(cloud: Cloud) -> None:
     cloud.create("done")
     fault = cloud.fault("fail-operation", resource="*/services/done", effect=True)
     with pytest.raises(exceptions.InternalServerError):
-        cloud.update(cloud.service("done", annotations={"a": "b"}), "annotations")
+        cloud.update(cloud.named("done", annotations={"a": "b"}), "annotations")
     assert cloud.met(fault) == 1
     assert cloud.get("done").annotations["a"] == "b"
 
 
 def test_a_stale_read_shows_the_service_before_its_latest_write(cloud: Cloud) -> None:
     first = cloud.create("stale")
-    new = cloud.update(cloud.service("stale", env={"A": "2"}))
+    new = cloud.update(cloud.named("stale", env={"A": "2"}))
     fault = cloud.fault("stale-read", resource=first.name, times=2)
     old = cloud.get("stale")
     assert (old.etag, old.latest_created_revision) == (first.etag, first.latest_created_revision)
     with pytest.raises(exceptions.Aborted, match="Conflict for resource 'stale'"):
-        cloud.update(cloud.service("stale", etag=old.etag, env={"A": "3"}))
+        cloud.update(cloud.named("stale", etag=old.etag, env={"A": "3"}))
     cloud.fault("stale-read", method="Revisions/*")
     with pytest.raises(exceptions.NotFound, match="of kind 'REVISION'"):
         cloud.revisions.get_revision(name=new.latest_created_revision, retry=None)
@@ -128,11 +128,11 @@ def test_a_full_disk_refuses_every_write_and_loses_nothing(cloud: Cloud) -> None
     before = cloud.create("full")
     fault = cloud.fault("disk-full", times=0)
     with pytest.raises(exceptions.ResourceExhausted, match="is full: nothing was changed"):
-        cloud.update(cloud.service("full", annotations={"a": "b"}), "annotations")
+        cloud.update(cloud.named("full", annotations={"a": "b"}), "annotations")
     assert cloud.get("full") == before
     assert cloud.met(fault) > 0
     cloud.ask("DELETE", f"/faults/{fault}")
-    assert cloud.update(cloud.service("full", annotations={"a": "b"}), "annotations").annotations["a"] == "b"
+    assert cloud.update(cloud.named("full", annotations={"a": "b"}), "annotations").annotations["a"] == "b"
 
 
 def test_a_full_disk_holds_log_entries_back_and_loses_none(cloud: Cloud) -> None:

@@ -58,9 +58,9 @@ def test_an_image_that_is_not_in_the_registry_is_named(cloud: Cloud) -> None:
         cloud.create("no-repository", template={"image": f"{cloud.registry}/nowhere/at/all:1"})
     with pytest.raises(exceptions.FailedPrecondition, match="could not be fetched"):
         cloud.create("no-registry", template={"image": "localhost:1/a/b:1"})
-    with pytest.raises(exceptions.FailedPrecondition, match="could not be fetched: Repository name cannot contain a scheme"):
+    with pytest.raises(exceptions.InvalidArgument, match="must be a container image path in the form"):
         cloud.create("no-name", template={"image": "https://localhost:1/a/b:1"})
-    assert not cloud.get("no-name").reconciling
+    assert not cloud.get("no-registry").reconciling
 
 
 def test_an_image_for_another_machine_is_refused(cloud: Cloud, engine: docker.DockerClient) -> None:
@@ -124,7 +124,7 @@ def test_a_declared_http_probe_decides(cloud: Cloud) -> None:
         cloud.create("probed", template={"container": {"startup_probe": probe}})
     assert any("STARTUP HTTP probe failed 2 times" in text for text in system(cloud, "probed"))
     probe["http_get"] = {"path": "/"}
-    service = cloud.service("probed", template={"container": {"startup_probe": probe}})
+    service = cloud.named("probed", template={"container": {"startup_probe": probe}})
     assert httpx.get(cloud.update(service).uri).status_code == 200
 
 
@@ -174,7 +174,7 @@ def test_a_revision_with_a_least_number_of_instances_does_not_idle(own_cloud: Ca
 
 def test_a_service_whose_instance_cannot_start_any_more_answers_503(cloud: Cloud) -> None:
     version = cloud.keep_secret("fragile", b"x")
-    service = cloud.service("fragile")
+    service = cloud.named("fragile")
     source = {"secret_key_ref": {"secret": "fragile", "version": "1"}}
     service.template.containers[0].env = [run_v2.EnvVar(name="S", value_source=source)]
     request = run_v2.UpdateServiceRequest(service=service, allow_missing=True)

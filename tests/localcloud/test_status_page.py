@@ -30,7 +30,7 @@ def test_without_services_it_says_so(cloud: Cloud, page: Page) -> None:
 def test_it_shows_splits_revisions_requests_and_faults_and_follows_by_itself(cloud: Cloud, page: Page) -> None:
     page.goto(f"http://{cloud.admin}/")
     first = cloud.create("shown", revision="shown-one")
-    cloud.update(cloud.service("shown", revision="shown-two", traffic=[pinned("shown-one", 90), pinned("shown-two", 10)]))
+    cloud.update(cloud.named("shown", revision="shown-two", traffic=[pinned("shown-one", 90), pinned("shown-two", 10)]))
     assert httpx.get(f"{first.uri}/seen?q={NASTY}", trust_env=False).status_code == 200
     cloud.fault("delay", seconds=1, method="Revisions/*")
     article = page.get_by_role("article")
