@@ -12,7 +12,7 @@ T ?= tests
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
-	@echo "  ports: make up PREFECT_PORT=4200 CLOUD_PORT=8800 REGISTRY_PORT=5000 IMAGES_PORT=5500 (else free ones, chosen once)"
+	@echo "  ports: make up PREFECT_PORT=4200 CLOUD_PORT=8800 CLOUD_ADMIN_PORT=8900 REGISTRY_PORT=5000 IMAGES_PORT=5500 (else free ones, chosen once)"
 
 up: ## set-up, then registry, local cloud, Prefect server, worker and deployments
 	@$(SETUP) up

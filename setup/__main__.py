@@ -21,6 +21,7 @@ def up(clone: Clone) -> bool:
     if ready:
         env = read_env(clone)
         say(f"Prefect   {env['PREFECT_API_URL'].removesuffix('/api')}")
+        say(f"status    http://{env['RELAIS_CLOUD_ADMIN']}/")
         say(f"cloud     {env['CLOUDRUN_EMULATOR_HOST']}   registry {env['RELAIS_REGISTRY']}   logs {clone.home / 'logs'}")
     return ready
 

@@ -14,7 +14,7 @@ from setup.trouble import Trouble
 
 HOST = "127.0.0.1"
 # The name of the setting, the first port to try.
-PORTS = {"REGISTRY_PORT": 5000, "IMAGES_PORT": 5500, "CLOUD_PORT": 8800, "PREFECT_PORT": 4200}
+PORTS = {"REGISTRY_PORT": 5000, "IMAGES_PORT": 5500, "CLOUD_PORT": 8800, "CLOUD_ADMIN_PORT": 8900, "PREFECT_PORT": 4200}
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def environment(clone: Clone, ports: Mapping[str, int], base_image: str) -> dict
         "RELAIS_IMAGES": f"localhost:{ports['IMAGES_PORT']}",  # Artifact Registry's own front, before that registry
         "RELAIS_BASE_IMAGE": base_image,
         "CLOUDRUN_EMULATOR_HOST": f"{HOST}:{ports['CLOUD_PORT']}",
+        "RELAIS_CLOUD_ADMIN": f"{HOST}:{ports['CLOUD_ADMIN_PORT']}",
         "PREFECT_HOME": str(clone.home / "prefect"),
         "PREFECT_API_URL": f"http://{HOST}:{ports['PREFECT_PORT']}/api",
         "PREFECT_SERVER_API_HOST": HOST,
@@ -114,6 +115,7 @@ def kept_ports(env: Mapping[str, str]) -> dict[str, int]:
         "REGISTRY_PORT": env.get("RELAIS_REGISTRY", "").rpartition(":")[2],
         "IMAGES_PORT": env.get("RELAIS_IMAGES", "").rpartition(":")[2],
         "CLOUD_PORT": env.get("CLOUDRUN_EMULATOR_HOST", "").rpartition(":")[2],
+        "CLOUD_ADMIN_PORT": env.get("RELAIS_CLOUD_ADMIN", "").rpartition(":")[2],
         "PREFECT_PORT": env.get("PREFECT_SERVER_API_PORT", ""),
     }
     return {name: int(port) for name, port in said.items() if port.isdigit()}

@@ -42,7 +42,13 @@ def steps(clone: Clone) -> list[Step]:
 
 def in_use(clone: Clone) -> set[str]:
     """The settings whose ports are held by this clone's own running services."""
-    owner = {"REGISTRY_PORT": "registry", "IMAGES_PORT": "local-cloud", "CLOUD_PORT": "local-cloud", "PREFECT_PORT": "prefect-server"}
+    owner = {
+        "REGISTRY_PORT": "registry",
+        "IMAGES_PORT": "local-cloud",
+        "CLOUD_PORT": "local-cloud",
+        "CLOUD_ADMIN_PORT": "local-cloud",
+        "PREFECT_PORT": "prefect-server",
+    }
     return {name for name in PORTS if running(_record(clone, owner[name]))}
 
 
@@ -87,18 +93,18 @@ def registry(clone: Clone) -> Service:
 def local_cloud(clone: Clone) -> Service:
     """The embedded Google Cloud; its state survives a restart, so new code of it is taken up at once."""
     env = read_env(clone)
-    port = kept_ports(env)["CLOUD_PORT"]
+    port, admin = kept_ports(env)["CLOUD_PORT"], kept_ports(env)["CLOUD_ADMIN_PORT"]
     state = clone.home / "cloud"
     state.mkdir(parents=True, exist_ok=True)
     arguments = ["--port", str(port), "--state", str(state), "--registry", env["RELAIS_REGISTRY"], "--clone", clone.id]
-    arguments += ["--registry-port", str(kept_ports(env)["IMAGES_PORT"])]
+    arguments += ["--admin-port", str(admin), "--registry-port", str(kept_ports(env)["IMAGES_PORT"])]
     return Service(
         name="local cloud",
         command=[str(clone.python), "-m", "localcloud", *arguments],
         log=clone.log("local-cloud"),
         record=_record(clone, "local-cloud"),
         healthy=lambda: _listens(port),
-        key=_digest(clone, ["localcloud/**/*.py"], *arguments),
+        key=_digest(clone, ["localcloud/**/*.py", "localcloud/**/*.j2"], *arguments),
         ready_within=30,
     )
 
