@@ -114,6 +114,16 @@ class RegistryDown(Fault):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Log(Fault):
+    """Log entries that match a filter (in Logging's query language) are lost, come `seconds` late, or come twice."""
+
+    kind = "log"
+    filter: str = ""
+    fate: Literal["lost", "late", "twice"]
+    seconds: float = form.field(30, least=0, most=LONGEST_S)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Clock(Fault):
     """The cloud's clock is ahead by so many seconds (behind, if negative), until the fault is deleted."""
 
@@ -127,7 +137,7 @@ def fits(text: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(text, pattern)
 
 
-_ALL = (Error, Delay, DropAnswer, FailOperation, StaleRead, KillContainer, DiskFull, RegistryDown, Clock)
+_ALL = (Error, Delay, DropAnswer, FailOperation, StaleRead, KillContainer, DiskFull, RegistryDown, Log, Clock)
 KINDS: dict[str, type[Fault]] = {each.kind: each for each in _ALL}
 
 

@@ -5,12 +5,14 @@ import fnmatch
 import sqlite3
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
-from localcloud import clock, diskfull
+from localcloud import clock, diskfull, logfilter
 from localcloud.blueprint import Blueprint
 from localcloud.engine import Engine
-from localcloud.faultkinds import Clock, DiskFull, KillContainer, RegistryDown
+from localcloud.faultkinds import Clock, DiskFull, KillContainer, Log, RegistryDown
 from localcloud.faults import Active, Faults
+from localcloud.form import Unusable
 from localcloud.logs import LogStore
 from localcloud.registryfront import RegistryFront
 from localcloud.state import State
@@ -34,6 +36,8 @@ class Mishaps:
         self._waiting: list[_Waiting] = []
         self._tasks: set[asyncio.Task[None]] = set()
         faults.causes.update({Clock: self._clock, DiskFull: self._disk_full})
+        faults.causes[Log] = self._log
+        self._logs: list[tuple[Active, logfilter.Filter]] = []
         faults.causes.update({KillContainer: self._kill_container, RegistryDown: self._registry_down})
 
     async def kill(self, service: str, revision: str = "*", instance: str = "*") -> str:
@@ -67,6 +71,30 @@ class Mishaps:
         assert isinstance(active.fault, Clock)
         clock.put_off(active.fault.seconds, lambda: active.meet("a time was handed out"))
         active.over = lambda: clock.put_off(0)
+
+    async def _log(self, active: Active) -> None:
+        assert isinstance(active.fault, Log)
+        try:
+            fault = (active, logfilter.compile(active.fault.filter))
+        except logfilter.BadFilter as error:
+            raise Unusable(str(error), "POST /faults (log): filter", "Write it as Logging's query language has it.") from None
+        self._logs.append(fault)
+        self._store.fate = self._fate  # only while there is such a fault: asking costs every entry time
+
+        def over() -> None:
+            self._logs = [each for each in self._logs if each is not fault]
+            if not self._logs:
+                self._store.fate = None
+
+        active.over = over
+
+    def _fate(self, entry: Any) -> tuple[float, ...]:
+        """When the copies of an entry arrive."""
+        for active, chosen in list(self._logs):
+            fault = active.fault
+            if isinstance(fault, Log) and chosen(entry) and active.meet(f"{entry.log_name} {entry.insert_id}"):
+                return {"lost": (), "late": (fault.seconds,), "twice": (0.0, 0.0)}[fault.fate]
+        return (0.0,)
 
     async def _registry_down(self, active: Active) -> None:
         if self._front.met is not None:

@@ -168,3 +168,14 @@ def test_a_registry_that_is_down_answers_503_and_then_serves_again(cloud: Cloud)
     fault = cloud.fault("registry-down")
     assert [httpx.get(f"http://{host}/v2/", trust_env=False).status_code for _ in range(2)] == [503, 200]
     assert cloud.met(fault) == 1
+
+
+def test_log_entries_are_lost_as_asked_and_the_next_is_there(cloud: Cloud) -> None:
+    uri = cloud.create("logged").uri
+    fault = cloud.fault("log", fate="lost", filter='httpRequest.requestUrl:"/lost"', times=1)
+    for path in ("lost", "lost-not", "kept"):
+        httpx.get(f"{uri}/{path}", trust_env=False)
+    urls = eventually(lambda: [each.http_request.request_url.rsplit("/", 1)[-1] for each in cloud.entries("requests", "logged")])
+    eventually(lambda: len(cloud.entries("requests", "logged")) == 2)
+    assert "lost" not in urls
+    assert cloud.met(fault) == 1
