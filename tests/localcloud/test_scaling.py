@@ -1,5 +1,6 @@
 """How many instances a revision has: up to its maximum, down to its minimum, one for each request that finds no place, fairly."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -47,6 +48,27 @@ def template(concurrency: int, least: int = 0, most: int = 3) -> dict[str, Any]:
     return {"max_instance_request_concurrency": concurrency, "scaling": scaling}
 
 
+def serving(cloud: Cloud, service: str) -> int:
+    """How many instances ever began to serve."""
+    return sum("probe succeeded" in each.text_payload for each in cloud.entries("varlog/system", service))
+
+
+class Held:
+    """Requests that last until they are let go: their bodies do not end before."""
+
+    def __init__(self, *urls: str) -> None:
+        self._go, self._pool = threading.Event(), ThreadPoolExecutor(len(urls))
+        self._answers = [self._pool.submit(httpx.post, url + "/host", content=self._body(), timeout=60) for url in urls]
+
+    def _body(self) -> Iterator[bytes]:
+        yield b"x"
+        self._go.wait(60)
+
+    def let_go(self) -> list[httpx.Response]:
+        self._go.set()
+        return [each.result() for each in self._answers]
+
+
 def at_once(url: str, count: int) -> list[httpx.Response]:
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(lambda _: httpx.get(url, timeout=30), range(count)))
@@ -78,7 +100,9 @@ def test_service_and_revision_together_limit_the_instances(
 def test_requests_at_once_get_an_instance_each_up_to_the_maximum_and_all_go_again(quick: Cloud) -> None:
     made = quick.create("wide", template=template(concurrency=1))
     assert len(running(quick, "wide")) == 1
-    answers = at_once(made.uri + "/host?s=2.5", 3)
+    held = Held(*[made.uri] * 3)
+    eventually(lambda: serving(quick, "wide") == 3, 30)
+    answers = held.let_go()
     assert [each.status_code for each in answers] == [200] * 3
     assert len({each.text for each in answers}) == 3
     queued = at_once(made.uri + "/host?s=0.3", 6)  # twice as many as there are places: the others wait for their turn
@@ -183,22 +207,20 @@ def test_the_machine_has_room_for_so_many_and_idle_instances_give_way(own_cloud:
     cloud.create("room-b")
     third = cloud.create("room-c", template=template(concurrency=1))  # the longest idle one went for it
     assert {each.labels["relais.service"] for each in cloud.containers()} == {"room-b", "room-c"}
-    with ThreadPoolExecutor(2) as pool:
-        long = [pool.submit(httpx.get, third.uri + "/host?s=5", timeout=20)]
-        time.sleep(0.3)
-        long.append(pool.submit(httpx.get, first.uri + "/host?s=5", timeout=20))
-        eventually(lambda: {each.labels["relais.service"] for each in cloud.containers(running=True)} == {"room-a", "room-c"})
-        time.sleep(0.3)
-        assert httpx.get(third.uri + "/host", timeout=20).status_code == 429
-        assert [each.result().status_code for each in long] == [200, 200]
+    held = [Held(third.uri), Held(first.uri)]
+    eventually(lambda: serving(cloud, "room-a") == 2, 30)
+    assert httpx.get(third.uri + "/host", timeout=20).status_code == 429
+    assert [each.status_code for one in held for each in one.let_go()] == [200, 200]
 
 
 def test_several_instances_are_taken_up_after_a_restart(own_cloud: Own) -> None:
     cloud = own_cloud("--idle-seconds", "60")
     made = cloud.create("several", template=template(concurrency=1))
-    before = {each.text for each in at_once(made.uri + "/host?s=2.5", 3)}
+    held = Held(*[made.uri] * 3)
+    eventually(lambda: serving(cloud, "several") == 3, 30)
+    before = {each.text for each in held.let_go()}
     assert len(before) == 3
     cloud.stop()
     cloud.start()
-    after = {each.text for each in at_once(cloud.get("several").uri + "/host?s=0.8", 3)}
+    after = {each.text for each in at_once(cloud.get("several").uri + "/host?s=2", 3)}
     assert after == before

@@ -134,7 +134,7 @@ class Handler(BaseHTTPRequestHandler):
             self.rfile.readline()
         else:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        return self.answer(hashlib.sha256(body).hexdigest().encode())
+        return self.answer((os.environ["HOSTNAME"] if self.path == "/host" else hashlib.sha256(body).hexdigest()).encode())
 
     def websocket(self):
         accept = hashlib.sha1((self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
