@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from localcloud import snapshot
-from localcloud.engine import Engine
 from localcloud.form import Unusable
+from localcloud.instances.engine import Engine
 from localcloud.server import CannotServe, Settings, offline, remove_containers, serve
 from localcloud.wire import Refusal
 

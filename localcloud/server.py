@@ -18,33 +18,33 @@ from google.cloud import artifactregistry_v1, monitoring_v3, run_v2, secretmanag
 from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
 
 from localcloud import snapshot, wire
-from localcloud.admin import Admin
-from localcloud.artifacts import Artifacts
-from localcloud.catalog import Catalog
-from localcloud.control import AS_REAL, LENIENT, Control
-from localcloud.denials import Denials
-from localcloud.engine import Engine
-from localcloud.faults import Faults
-from localcloud.identity import Identity
-from localcloud.instances import Fleet
-from localcloud.jobs import Jobs
-from localcloud.logs import Logging, LogStore
-from localcloud.metrics import Metrics
-from localcloud.mishaps import Mishaps
-from localcloud.monitoring import Monitoring
+from localcloud.admin.control import AS_REAL, LENIENT, Control
+from localcloud.admin.denials import Denials
+from localcloud.admin.endpoint import Admin
+from localcloud.admin.faults import Faults
+from localcloud.admin.mishaps import Mishaps
+from localcloud.admin.quotas import Quotas
+from localcloud.admin.stale import Before
+from localcloud.admin.status import Status
+from localcloud.artifacts.catalog import Catalog
+from localcloud.artifacts.registryfront import CannotListen, RegistryFront
+from localcloud.artifacts.service import Artifacts
+from localcloud.instances.engine import Engine
+from localcloud.instances.fleet import Fleet
+from localcloud.instances.output import Output
+from localcloud.instances.pods import Pods
+from localcloud.logs.service import Logging, LogStore
+from localcloud.monitoring.metrics import Metrics
+from localcloud.monitoring.service import Monitoring
 from localcloud.operations import Operations
-from localcloud.output import Output
-from localcloud.pods import Pods
-from localcloud.proxy import Proxy
-from localcloud.quotas import Quotas
-from localcloud.reconcile import Reconciler
-from localcloud.registryfront import CannotListen, RegistryFront
-from localcloud.run import Revisions, Services
-from localcloud.secretmanager import Secrets
-from localcloud.secretstore import SecretStore
-from localcloud.stale import Before
+from localcloud.run.jobs import Jobs
+from localcloud.run.reconcile import Reconciler
+from localcloud.run.services import Revisions, Services
+from localcloud.secrets.secretmanager import Secrets
+from localcloud.secrets.secretstore import SecretStore
 from localcloud.state import State
-from localcloud.status import Status
+from localcloud.traffic.identity import Identity
+from localcloud.traffic.proxy import Proxy
 
 log = logging.getLogger(__name__)
 _STEP_S, _REMOVAL_S = 10.0, 60.0  # how long each part may take to end, and the removal of all containers

@@ -19,15 +19,17 @@ from google.cloud import run_v2
 from google.iam.v1 import policy_pb2
 from google.protobuf import json_format
 
-from localcloud import changes, clock, conditions, defaults, entries, validation
-from localcloud.admin import Answer, answer
-from localcloud.conditions import State as Condition
-from localcloud.conditions import condition, put
+from localcloud import clock
+from localcloud.admin.endpoint import Answer, answer
 from localcloud.form import Unusable
-from localcloud.logs import LogStore
+from localcloud.logs import entries
+from localcloud.logs.service import LogStore
 from localcloud.naming import ServiceName, etag, short
+from localcloud.run import changes, conditions, defaults, validation
+from localcloud.run.conditions import State as Condition
+from localcloud.run.conditions import condition, put
+from localcloud.run.validation import LATEST
 from localcloud.state import Phase, State, StoredRevision, StoredService
-from localcloud.validation import LATEST
 from localcloud.wire import Refusal, to_pb
 
 _policy: Any = policy_pb2

@@ -12,7 +12,7 @@ from clouds import PARENT, Cloud, eventually, pinned
 from google.cloud import run_v2
 from google.iam.v1 import iam_policy_pb2, policy_pb2
 
-from localcloud.identity import Identity
+from localcloud.traffic.identity import Identity
 
 ANN, BOT = "ann@example.com", "bot@p.iam.gserviceaccount.com"
 

@@ -22,8 +22,8 @@ from google.cloud import artifactregistry_v1 as ar
 from served import client, served
 
 from localcloud import wire
-from localcloud.artifacts import Artifacts
-from localcloud.catalog import Catalog
+from localcloud.artifacts.catalog import Catalog
+from localcloud.artifacts.service import Artifacts
 from localcloud.operations import Operations
 from localcloud.state import State
 

@@ -6,7 +6,8 @@ import pytest
 from google.cloud import run_v2
 from google.iam.v1 import iam_policy_pb2, policy_pb2
 
-from localcloud import conditions, failures, iam
+from localcloud.instances import failures
+from localcloud.run import conditions, iam
 from localcloud.wire import Code, Refusal
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from localcloud import entries, logfilter
+from localcloud.logs import entries, logfilter
 
 
 def line(text: str, at: str = "2025-10-09T08:30:00Z", revision: str = "emergence-app-00002-p1-memory") -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from clouds import eventually
 
-from localcloud import entries
-from localcloud.logstore import LogStore
+from localcloud.logs import entries
+from localcloud.logs.logstore import LogStore
 
 PROJECT = "projects/demo"
 WHO = ("demo", "europe-west1", "emergence-app", "emergence-app-00001-abc", "i-1")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from localcloud import logregex
+from localcloud.logs import logregex
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,10 @@ from google.protobuf import json_format, timestamp_pb2
 from google.rpc import status_pb2
 from served import client, served
 
-from localcloud import clock, entries, logfilter, wire
-from localcloud.logs import Logging, LogStore
-from localcloud.logstore import BadQuery
+from localcloud import clock, wire
+from localcloud.logs import entries, logfilter
+from localcloud.logs.logstore import BadQuery
+from localcloud.logs.service import Logging, LogStore
 
 PROJECT = "projects/demo"
 WHO = ("demo", "europe-west1", "emergence-app", "emergence-app-00001-abc", "i-1")
@@ -327,7 +328,7 @@ def test_a_time_beyond_what_a_column_holds_is_kept_and_sorted_last(store: LogSto
 
 def test_a_killed_process_leaves_a_store_that_opens_with_what_was_flushed(tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib\nfrom localcloud import entries\nfrom localcloud.logs import LogStore\n"
+        "import sys, pathlib\nfrom localcloud import entries\nfrom localcloud.logs.service import LogStore\n"
         "store = LogStore(pathlib.Path(sys.argv[1]))\nnumber = 0\n"
         "while True:\n"
         "    store.write([entries.line_entry('demo', 'r', 's', 's-1', 'i', 'stdout', str(number), float(number))])\n"

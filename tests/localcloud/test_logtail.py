@@ -13,8 +13,9 @@ from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2
 from google.protobuf import duration_pb2
 from served import client, served
 
-from localcloud import entries, wire
-from localcloud.logs import Logging, LogStore
+from localcloud import wire
+from localcloud.logs import entries
+from localcloud.logs.service import Logging, LogStore
 
 PROJECT = "projects/demo"
 WHO = ("demo", "europe-west1", "emergence-app", "emergence-app-00001-abc", "i-1")

@@ -6,8 +6,8 @@ import pytest
 from clouds import latest, pinned
 from google.cloud import run_v2
 
-from localcloud import changes, defaults
 from localcloud.naming import ServiceName
+from localcloud.run import changes, defaults
 from localcloud.wire import Refusal
 
 NAME = ServiceName("p", "r", "app")

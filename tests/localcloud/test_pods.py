@@ -18,7 +18,7 @@ from clouds import PARENT, SOON, Cloud, eventually, push
 from google.api_core import exceptions
 from google.cloud import run_v2
 
-from localcloud.engine import Engine, Usage
+from localcloud.instances.engine import Engine, Usage
 
 FAST = {"period_seconds": 1, "failure_threshold": 2, "timeout_seconds": 1}
 

@@ -20,10 +20,10 @@ from google.cloud import artifactregistry_v1 as ar
 from served import client, served
 
 from localcloud import wire
-from localcloud.artifacts import Artifacts
-from localcloud.catalog import Catalog
+from localcloud.artifacts.catalog import Catalog
+from localcloud.artifacts.registryfront import RegistryFront
+from localcloud.artifacts.service import Artifacts
 from localcloud.operations import Operations
-from localcloud.registryfront import RegistryFront
 from localcloud.state import State
 
 LOCATION = "projects/demo/locations/europe-west1"

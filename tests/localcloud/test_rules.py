@@ -7,8 +7,8 @@ import pytest
 from clouds import latest, pinned
 from google.cloud import run_v2
 
-from localcloud import defaults, validation
-from localcloud.violations import Malformed
+from localcloud.run import defaults, validation
+from localcloud.run.violations import Malformed
 from localcloud.wire import Refusal
 
 IMAGE = "registry/p/app:t1"

@@ -12,7 +12,7 @@ import pytest
 from clouds import Cloud, eventually, latest, pinned
 from google.cloud import run_v2
 
-from localcloud.scaling import Limits, limits
+from localcloud.run.scaling import Limits, limits
 
 Own = Callable[..., Cloud]
 MANUAL = run_v2.ServiceScaling.ScalingMode.MANUAL

@@ -13,7 +13,7 @@ from google.api_core import exceptions
 from google.cloud import run_v2, secretmanager_v1
 from google.cloud.secretmanager_v1 import SecretManagerServiceClient, SecretVersion
 
-from localcloud.secretmanager import crc32c
+from localcloud.secrets.secretmanager import crc32c
 
 PROJECT = "projects/test-project"
 STATE = SecretVersion.State

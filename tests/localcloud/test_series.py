@@ -6,9 +6,9 @@ import statistics
 
 import pytest
 
-from localcloud import metricfilter
-from localcloud.alignment import Aggregation, aggregated
-from localcloud.series import MILLISECONDS, Buckets, Distribution, Labels, Point, Series, Tally, Value, merged, percentile
+from localcloud.monitoring import metricfilter
+from localcloud.monitoring.alignment import Aggregation, aggregated
+from localcloud.monitoring.series import MILLISECONDS, Buckets, Distribution, Labels, Point, Series, Tally, Value, merged, percentile
 from localcloud.wire import Refusal
 
 S = 10**9

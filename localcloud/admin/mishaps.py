@@ -1,0 +1,138 @@
+"""The faults that befall the cloud's own parts rather than calls: its clock, its disk, its instances."""
+
+import asyncio
+import fnmatch
+import sqlite3
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from localcloud import clock
+from localcloud.admin import diskfull
+from localcloud.admin.faultkinds import Clock, DiskFull, KillContainer, Log, RegistryDown
+from localcloud.admin.faults import Active, Faults
+from localcloud.artifacts.registryfront import RegistryFront
+from localcloud.form import Unusable
+from localcloud.instances.blueprint import Blueprint
+from localcloud.instances.engine import Engine
+from localcloud.logs import logfilter
+from localcloud.logs.service import LogStore
+from localcloud.state import State
+from localcloud.wire import Code, Refusal
+
+
+@dataclass
+class _Waiting:
+    """A kill that comes with one of a service's next requests."""
+
+    active: Active
+    fault: KillContainer
+    requests: int
+
+
+class Mishaps:
+    """Makes those faults real."""
+
+    def __init__(self, faults: Faults, state: State, store: LogStore, engine: Engine, front: RegistryFront) -> None:
+        self._state, self._store, self._engine, self._front = state, store, engine, front
+        self._waiting: list[_Waiting] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        faults.causes.update({Clock: self._clock, DiskFull: self._disk_full})
+        faults.causes[Log] = self._log
+        self._logs: list[tuple[Active, logfilter.Filter]] = []
+        faults.causes.update({KillContainer: self._kill_container, RegistryDown: self._registry_down})
+
+    async def kill(self, service: str, revision: str = "*", instance: str = "*") -> str:
+        """End one running instance (by its id, or any) of a service with SIGKILL, and give its id; Refusal if there is none."""
+        for each in await self._engine.containers():
+            mine = each.service.rsplit("/", 1)[-1] == service or each.service == service
+            if each.running and mine and fnmatch.fnmatchcase(each.revision, revision) and fnmatch.fnmatchcase(each.id, instance):
+                await self._engine.kill(each.id)
+                return each.id
+        raise Refusal(Code.FAILED_PRECONDITION, f"No instance of service '{service}' (revision {revision}) runs.")
+
+    def arrived(self, blueprint: Blueprint, instance: str) -> None:
+        """A request has reached an instance."""
+        for each in list(self._waiting):
+            wanted = each.fault
+            if blueprint.service.service != wanted.service or not fnmatch.fnmatchcase(blueprint.revision, wanted.revision):
+                continue
+            each.requests += 1
+            if each.requests % wanted.request == 0:
+                task = asyncio.create_task(self._kill_met(each.active, instance))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _kill_met(self, active: Active, instance: str) -> None:
+        if active.meet(f"instance {instance[:12]}"):
+            await self._engine.kill(instance)
+
+    async def _clock(self, active: Active) -> None:
+        if clock.offset_s():
+            raise Refusal(Code.FAILED_PRECONDITION, "The clock is put off already: delete that fault first.")
+        assert isinstance(active.fault, Clock)
+        clock.put_off(active.fault.seconds, lambda: active.meet("a time was handed out"))
+        active.over = lambda: clock.put_off(0)
+
+    async def _log(self, active: Active) -> None:
+        assert isinstance(active.fault, Log)
+        try:
+            fault = (active, logfilter.compile(active.fault.filter))
+        except logfilter.BadFilter as error:
+            raise Unusable(str(error), "POST /faults (log): filter", "Write it as Logging's query language has it.") from None
+        self._logs.append(fault)
+        self._store.fate = self._fate  # only while there is such a fault: asking costs every entry time
+
+        def over() -> None:
+            self._logs = [each for each in self._logs if each is not fault]
+            if not self._logs:
+                self._store.fate = None
+
+        active.over = over
+
+    def _fate(self, entry: Any) -> tuple[float, ...]:
+        """When the copies of an entry arrive."""
+        for active, chosen in list(self._logs):
+            fault = active.fault
+            if isinstance(fault, Log) and chosen(entry) and active.meet(f"{entry.log_name} {entry.insert_id}"):
+                return {"lost": (), "late": (fault.seconds,), "twice": (0.0, 0.0)}[fault.fate]
+        return (0.0,)
+
+    async def _registry_down(self, active: Active) -> None:
+        if self._front.met is not None:
+            raise Refusal(Code.FAILED_PRECONDITION, "The registry is down already: delete that fault first.")
+        self._front.met = active.meet
+
+        def over() -> None:
+            self._front.met = None
+
+        active.over = over
+
+    async def _kill_container(self, active: Active) -> None:
+        fault = active.fault
+        assert isinstance(fault, KillContainer)
+        if not fault.request:
+            active.meet(f"instance {(await self.kill(fault.service, fault.revision))[:12]}")
+            return
+        waiting = _Waiting(active, fault, 0)
+        self._waiting.append(waiting)
+        active.over = lambda: self._waiting.remove(waiting) if waiting in self._waiting else None
+
+    async def _disk_full(self, active: Active) -> None:
+        fault = active.fault
+        assert isinstance(fault, DiskFull)
+        loop = asyncio.get_running_loop()
+        with self._connection(fault) as connection:
+            diskfull.fill(connection, lambda: active.meet(f"a write to the {fault.store}"))
+
+        def release() -> None:
+            with self._connection(fault) as connection:
+                diskfull.release(connection)
+
+        def over() -> None:  # not inside of the statement that fails
+            loop.call_soon_threadsafe(release)
+
+        active.over = over
+
+    def _connection(self, fault: DiskFull) -> AbstractContextManager[sqlite3.Connection]:
+        return nullcontext(self._state.connection) if fault.store == "state" else self._store.alone()

@@ -1,0 +1,225 @@
+"""What the local cloud looks like now: as a page for people at `/`, and as JSON for programs at `/state`."""
+
+import asyncio
+import json
+import secrets
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from aiohttp import web
+from google.cloud import run_v2
+from google.longrunning import operations_pb2
+
+from localcloud import form
+from localcloud.admin.control import LENIENT, Control
+from localcloud.admin.denials import Denials
+from localcloud.admin.endpoint import Admin, answer
+from localcloud.admin.faults import Faults
+from localcloud.instances.engine import Container, Engine
+from localcloud.logs.logstore import BadQuery
+from localcloud.logs.service import LogStore
+from localcloud.naming import short
+from localcloud.state import State, StoredService
+from localcloud.wire import Refusal
+
+_operations: Any = operations_pb2
+_SERVICES, _REVISIONS, _REQUESTS = 25, 6, 20
+_LOOK_S = 2.0  # how long the Docker Engine may take to name the instances
+_PAGE = Path(__file__).parent / "templates" / "status.html.j2"
+
+
+@dataclass(frozen=True)
+class Share:
+    """A revision's part of a service's traffic, or its tag."""
+
+    revision: str
+    percent: int
+    tag: str
+
+
+@dataclass(frozen=True)
+class RevisionNow:
+    """A revision: pending, ready or failed, its image, and how many of its instances run."""
+
+    name: str
+    phase: str
+    image: str
+    instances: int
+
+
+@dataclass(frozen=True)
+class ServiceNow:
+    """A service: who serves, who should, and its newest revisions."""
+
+    name: str
+    place: str
+    uri: str
+    condition: str
+    message: str
+    labels: dict[str, str]
+    served: tuple[Share, ...]
+    wanted: tuple[Share, ...]
+    revisions: tuple[RevisionNow, ...]
+    older: int
+
+
+@dataclass(frozen=True)
+class RequestNow:
+    """A request that was answered."""
+
+    at: str
+    method: str
+    url: str
+    status: int
+    milliseconds: int
+    revision: str
+
+
+@dataclass(frozen=True)
+class Now:
+    """All that is told. `services` are those of one page; `trouble` says what could not be found out."""
+
+    clone: str
+    count: int
+    matching: int
+    page: int
+    pages: int
+    services: tuple[ServiceNow, ...]
+    instances: int
+    requests: tuple[RequestNow, ...]
+    operations: tuple[str, ...]
+    faults: tuple[dict[str, Any], ...]
+    denials: tuple[dict[str, Any], ...]
+    behaviour: dict[str, Any]
+    trouble: str
+
+
+class Status:
+    """Reads the state and shows it; it changes nothing."""
+
+    def __init__(
+        self, admin: Admin, state: State, store: LogStore, engine: Engine, faults: Faults, denials: Denials, control: Control
+    ) -> None:
+        self._state, self._store, self._engine = state, store, engine
+        self._faults, self._denials, self._control = faults, denials, control
+        environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        self._template = environment.from_string(_PAGE.read_text(encoding="utf-8"))
+        admin.add("GET", "/", self._page)
+        admin.add("GET", "/state", self._json)
+
+    async def _page(self, request: web.Request) -> web.Response:
+        words, nonce = request.query.get("q", "")[:100], secrets.token_urlsafe(12)
+        text = self._template.render(now=await self._now(words, request.query.get("page", "")), q=words, nonce=nonce)
+        response = web.Response(text=text, content_type="text/html", charset="utf-8")
+        response.headers["Content-Security-Policy"] = (
+            f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; form-action 'self'; "
+            "base-uri 'none'; frame-ancestors 'none'"
+        )
+        return response
+
+    async def _json(self, request: web.Request) -> web.Response:
+        return answer(form.plain(await self._now(request.query.get("q", "")[:100], request.query.get("page", ""))))
+
+    async def _now(self, words: str, page: str) -> Now:
+        names = [name for (name,) in self._state.connection.execute("SELECT name FROM services ORDER BY name")]
+        matching = [name for name in names if words.lower() in name.lower()]
+        pages = max(1, -(-len(matching) // _SERVICES))
+        number = min(max(int(page) if page.isascii() and page.isdigit() and len(page) < 6 else 1, 1), pages)
+        chosen = [self._state.service(name) for name in matching[(number - 1) * _SERVICES : number * _SERVICES]]
+        running, trouble = await self._running()
+        changed = form.plain(self._control.behaviour)
+        usual = form.plain(LENIENT)
+        return Now(
+            clone=self._engine.clone,
+            count=len(names),
+            matching=len(matching),
+            page=number,
+            pages=pages,
+            services=tuple(self._service(each, running) for each in chosen if each is not None),
+            instances=len(running),
+            requests=await self._requests(sorted({name.split("/")[1] for name in names})),
+            operations=tuple(_operation(body) for _, body, _ in self._state.unfinished_operations()[:_REQUESTS]),
+            faults=tuple(each.told() for each in self._faults.all() if not each.spent),
+            denials=tuple({"id": id, **form.plain(each)} for id, each in self._denials.all().items()),
+            behaviour={key: value for key, value in changed.items() if value != usual[key]},
+            trouble=trouble,
+        )
+
+    async def _running(self) -> tuple[list[Container], str]:
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                return [each for each in await self._engine.containers() if each.running], ""
+        except (Refusal, TimeoutError) as error:
+            return [], f"The instances are not known: {str(error) or 'the Docker Engine takes long to name them'}."
+
+    def _service(self, stored: StoredService, running: list[Container]) -> ServiceNow:
+        service = run_v2.Service.deserialize(stored.body)
+        rows = self._state.connection.execute(
+            "SELECT name, phase, image FROM revisions WHERE service = ? ORDER BY number DESC LIMIT ?", (stored.name, _REVISIONS)
+        ).fetchall()
+        count = self._state.connection.execute("SELECT count(*) FROM revisions WHERE service = ?", (stored.name,)).fetchone()[0]
+        parts = stored.name.split("/")
+        served = tuple(Share(each["revision"], each["percent"], each["tag"]) for each in json.loads(stored.routes))
+        latest = short(service.latest_ready_revision) or "the latest"
+        return ServiceNow(
+            name=parts[5],
+            place=f"{parts[1]} / {parts[3]}",
+            uri=service.uri,
+            condition="reconciling" if service.reconciling else _condition(service),
+            message=service.terminal_condition.message,
+            labels=dict(service.labels),
+            served=served,
+            wanted=tuple(Share(each.revision or latest, each.percent, each.tag) for each in service.traffic),
+            revisions=tuple(
+                RevisionNow(
+                    short(name), phase, _image(image), sum(f"{each.service}/revisions/{each.revision}" == name for each in running)
+                )
+                for name, phase, image in rows
+            ),
+            older=count - len(rows),
+        )
+
+    async def _requests(self, projects: list[str]) -> tuple[RequestNow, ...]:
+        if not projects:
+            return ()
+        logs = " OR ".join(f'"projects/{each}/logs/run.googleapis.com%2Frequests"' for each in projects[:20])
+        names = [f"projects/{each}" for each in projects[:20]]
+        try:
+            found = await asyncio.to_thread(self._store.list, names, f"logName=({logs})", "timestamp desc", _REQUESTS)
+        except (sqlite3.Error, BadQuery):
+            return ()
+        return tuple(_request(each) for each in found.entries)
+
+
+def _condition(service: run_v2.Service) -> str:
+    failed = service.terminal_condition.state == run_v2.Condition.State.CONDITION_FAILED
+    return "failed" if failed else "ready"
+
+
+def _image(reference: str) -> str:
+    """A reference by digest, as short as people can still tell it from another."""
+    name, _, digest = reference.partition("@sha256:")
+    return f"{name.rsplit('/', 1)[-1]}@{digest[:12]}" if digest else name
+
+
+def _operation(body: bytes) -> str:
+    operation = _operations.Operation.FromString(body)
+    service = run_v2.Service()
+    if operation.metadata.Is(run_v2.Service.pb(service).DESCRIPTOR):
+        operation.metadata.Unpack(run_v2.Service.pb(service))
+    return short(service.name) or operation.name
+
+
+def _request(entry: Any) -> RequestNow:
+    http, took = entry.http_request, entry.http_request.latency
+    return RequestNow(
+        at=entry.timestamp.ToDatetime().strftime("%H:%M:%S"),
+        method=http.request_method,
+        url=http.request_url,
+        status=http.status,
+        milliseconds=round(took.seconds * 1000 + took.nanos / 1e6),
+        revision=entry.resource.labels.get("revision_name", ""),
+    )

@@ -1,0 +1,1 @@
+"""Artifact Registry: the catalogue, its service, and the front that Docker pushes to."""

@@ -1,0 +1,1 @@
+"""Cloud Logging: entries, their store, the query language, the service."""

@@ -1,0 +1,1 @@
+"""Cloud Monitoring: what is recorded, how it is aligned and reduced, the service."""

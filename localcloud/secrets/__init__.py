@@ -1,0 +1,1 @@
+"""Secret Manager: the store of secrets and its service."""
