@@ -61,6 +61,8 @@ def _settings(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--down-removes", action="store_true", help="remove the containers when the local cloud ends")
     strict = "the real delays, limits and quotas from the start, and tokens for the registry (see /behaviour)"
     parser.add_argument("--strict", action="store_true", help=strict)
+    published = "reach containers by published ports, also where their own addresses are reached (slower)"
+    parser.add_argument("--published-ports", action="store_true", help=published)
     parser.add_argument("--allow-remote", action="store_true", help="serve other machines too: whoever reaches it may do everything")
     found = parser.parse_args(arguments)
     if not _loopback(found.host):
@@ -84,6 +86,7 @@ def _settings(arguments: Sequence[str]) -> Settings:
         found.max_containers,
         found.down_removes,
         found.strict,
+        found.published_ports,
     )
 
 

@@ -72,6 +72,7 @@ class Settings:
     max_containers: int
     down_removes: bool
     strict: bool
+    published_ports: bool
 
 
 async def serve(settings: Settings) -> None:
@@ -82,7 +83,7 @@ async def serve(settings: Settings) -> None:
     store = LogStore(settings.state / "logs.sqlite", max_bytes=settings.log_megabytes * 2**20)
     secrets = SecretStore(state)
     metrics = Metrics(state)
-    engine = Engine(settings.clone)
+    engine = Engine(settings.clone, published=settings.published_ports)
     output = Output(engine, state, store)
     pods = Pods(engine, output, state, store, secrets, startup_s=settings.startup_seconds, started=metrics.startup)
     fleet = Fleet(pods, idle_s=settings.idle_seconds, pending_s=settings.pending_seconds, most_containers=settings.max_containers)

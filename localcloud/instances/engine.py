@@ -15,8 +15,9 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, InvalidRepository, NotFound
 from docker.utils import parse_repository_tag
 
-from localcloud.instances import cgroups, failures
+from localcloud.instances import cgroups, failures, ways
 from localcloud.instances.blueprint import Blueprint, Part
+from localcloud.instances.ways import Address
 from localcloud.wire import Code, Refusal
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ class EngineDown(Refusal):
 
 @dataclass(frozen=True)
 class Container:
-    """A container of this clone. `ports` are those on the host, by the container's own; `instance` is shared by those of one instance."""
+    """A container of this clone. `ports` are where its own are reached; `instance` is shared by those of one instance."""
 
     id: str
     service: str
@@ -50,7 +51,7 @@ class Container:
     running: bool
     exit_code: int
     out_of_memory: bool
-    ports: dict[int, int]
+    ports: dict[int, Address]
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,11 @@ class Usage:
 
 
 class Engine:
-    """The containers of one clone."""
+    """The containers of one clone. `published`: they are reached by published ports alone, also where there is a shorter way."""
 
-    def __init__(self, clone: str) -> None:
+    def __init__(self, clone: str, *, published: bool = False) -> None:
         self.clone = clone
+        self._direct = False if published else None  # found out at the first container
         self.credentials: Callable[[str], dict[str, str] | None] = lambda _: None  # what to show the registry of an image
         self._client: Any = None
         self._lock = threading.Lock()
@@ -205,9 +207,27 @@ class Engine:
     async def inspect(self, container: str) -> Container | None:
         """How a container is; None when it is gone."""
         try:
-            return _container(await self._call(lambda api: api.inspect_container(container)))
+            return await self._call(lambda api: self._container(api, api.inspect_container(container)))
         except NotFound:
             return None
+
+    def _container(self, api: Any, found: Any) -> Container:
+        state, labels, network = found["State"], found["Config"]["Labels"] or {}, found["NetworkSettings"]
+        if self._direct is None and network.get("Ports"):
+            self._direct = ways.direct(api.info(), network)
+        return Container(
+            id=found["Id"],
+            service=labels.get(NAME, "").split("/revisions/")[0],
+            revision=labels.get(REVISION, ""),
+            uid=labels.get(UID, ""),
+            instance=labels.get(INSTANCE, ""),
+            part=labels.get(PART, ""),
+            begun=state["Status"] != "created",
+            running=state["Running"],
+            exit_code=state["ExitCode"],
+            out_of_memory=state["OOMKilled"],
+            ports=ways.addresses(network, own=bool(self._direct)),
+        )
 
     async def containers(self) -> list[Container]:
         """All containers of this clone, running or not."""
@@ -318,25 +338,6 @@ class Engine:
 
 def _create_volume(api: Any, name: str, options: dict[str, str], labels: dict[str, str]) -> None:
     api.create_volume(name, driver="local", driver_opts=options, labels=labels)
-
-
-def _container(found: Any) -> Container:
-    state, labels = found["State"], found["Config"]["Labels"] or {}
-    bindings = found["NetworkSettings"].get("Ports") or {}
-    ports = {int(inner.split("/")[0]): int(outer[0]["HostPort"]) for inner, outer in bindings.items() if outer}
-    return Container(
-        id=found["Id"],
-        service=labels.get(NAME, "").split("/revisions/")[0],
-        revision=labels.get(REVISION, ""),
-        uid=labels.get(UID, ""),
-        instance=labels.get(INSTANCE, ""),
-        part=labels.get(PART, ""),
-        begun=state["Status"] != "created",
-        running=state["Running"],
-        exit_code=state["ExitCode"],
-        out_of_memory=state["OOMKilled"],
-        ports=ports,
-    )
 
 
 def _image_failure(project: str, revision: str, image: str, error: APIError) -> failures.Failure:

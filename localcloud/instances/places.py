@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from localcloud.instances.blueprint import Blueprint
 from localcloud.instances.pods import Pod
+from localcloud.instances.ways import Address
 from localcloud.wire import Code, Refusal
 
 _LONGEST_LINE = 1000  # requests that wait for one revision [approximated]
@@ -42,9 +43,9 @@ class Instance:
         return self.pod.id
 
     @property
-    def port(self) -> int:
-        """Where it listens on this machine."""
-        return self.pod.port
+    def address(self) -> Address:
+        """Where it gets its requests."""
+        return self.pod.ports[self.pod.blueprint.ingress.port]
 
     @property
     def young(self) -> bool:

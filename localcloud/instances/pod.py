@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from localcloud.instances.blueprint import Blueprint, Part
+from localcloud.instances.ways import Address
 
 
 @dataclass(eq=False)
@@ -24,7 +25,7 @@ class Pod:
     instance: str
     blueprint: Blueprint
     members: list[Member] = field(default_factory=list)
-    ports: dict[int, int] = field(default_factory=dict)  # on this machine, by the containers' own
+    ports: dict[int, Address] = field(default_factory=dict)  # where the containers' own are reached
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     serves: bool = False  # it was given to the fleet
     stopping: bool = False
@@ -36,6 +37,6 @@ class Pod:
         return next((each.id for each in self.members if each.part.port), "")
 
     @property
-    def port(self) -> int:
-        """Where it gets its requests on this machine; 0 if nowhere yet."""
-        return self.ports.get(self.blueprint.ingress.port, 0)
+    def address(self) -> Address | None:
+        """Where it gets its requests; None if nowhere yet."""
+        return self.ports.get(self.blueprint.ingress.port)

@@ -99,7 +99,7 @@ class Pods:
                 await self._engine.remove_all(instance)
                 continue
             pod = self._pods[instance] = self._recognise(instance, blueprint, found)
-            if instance in proved and len(found) == len(parts) and all(each.running for each in found) and pod.port:
+            if instance in proved and len(found) == len(parts) and all(each.running for each in found) and pod.address:
                 self._serve(pod)
                 adopted.append(pod)
             else:  # one that was still starting may not answer yet: another is started when it is needed

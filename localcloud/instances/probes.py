@@ -11,9 +11,10 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from localcloud.instances.blueprint import Probe
+from localcloud.instances.ways import Address
 
 _SILENCE_S = 0.3
-_EVERY_S = 0.05
+_EVERY_S = 0.02
 _CONTENTS = 1024
 _LATE = "Connection failed with status DEADLINE_EXCEEDED."
 _REFUSED = "Connection failed with status ERROR_CONNECTION_FAILED."
@@ -28,20 +29,20 @@ class Outcome:
     attempts: int
 
 
-async def started(probe: Probe, port: int, budget_s: float) -> Outcome:
+async def started(probe: Probe, at: Address, budget_s: float) -> Outcome:
     """Probe until it answers or may not be tried any more.
 
     The default probe is one attempt as long as the budget; a declared one has its own times, cut to the budget.
     """
     if probe.default:
-        return Outcome(await _tcp(port, budget_s), 1)
+        return Outcome(await _tcp(at, budget_s), 1)
     deadline = time.monotonic() + budget_s
     await asyncio.sleep(min(probe.initial_delay_s, budget_s))
     attempts, problem = 0, _LATE
     while attempts < probe.attempts and time.monotonic() < deadline:
         attempts += 1
         began = time.monotonic()
-        problem = await _ask(probe, port, min(probe.timeout_s, deadline - began))
+        problem = await _ask(probe, at, min(probe.timeout_s, deadline - began))
         if not problem:
             break
         if attempts < probe.attempts:
@@ -50,45 +51,47 @@ async def started(probe: Probe, port: int, budget_s: float) -> Outcome:
     return Outcome(problem, max(attempts, 1))
 
 
-async def failed(probe: Probe, port: int) -> Outcome:
+async def failed(probe: Probe, at: Address) -> Outcome:
     """Probe for as long as it answers; gives how it ended when it failed as often in a row as it may not."""
     await asyncio.sleep(probe.initial_delay_s)
     failures = 0
     while True:
         began = time.monotonic()
-        problem = await _ask(probe, port, probe.timeout_s)
+        problem = await _ask(probe, at, probe.timeout_s)
         failures = failures + 1 if problem else 0
         if failures >= probe.attempts:
             return Outcome(problem, failures)
         await asyncio.sleep(max(began + probe.period_s - time.monotonic(), 0))
 
 
-async def _ask(probe: Probe, port: int, seconds: float) -> str:
+async def _ask(probe: Probe, at: Address, seconds: float) -> str:
     """One attempt; gives its problem."""
     if probe.kind == "HTTP":
-        return await _http(probe, port, seconds)
+        return await _http(probe, at, seconds)
     if probe.kind == "GRPC":
-        return await _grpc(probe, port, seconds)
-    return await _tcp(port, seconds)
+        return await _grpc(probe, at, seconds)
+    return await _tcp(at, seconds)
 
 
-async def _tcp(port: int, seconds: float) -> str:
-    """Connect, and then listen for a moment: the Engine's own proxy accepts for a port that nobody listens on, and hangs up at once."""
+async def _tcp(at: Address, seconds: float) -> str:
+    """Connect until somebody accepts."""
     deadline = time.monotonic() + seconds
-    while not await _listens(port):
+    while not await _listens(at):
         if time.monotonic() >= deadline:
             return _LATE
         await asyncio.sleep(_EVERY_S)
     return ""
 
 
-async def _listens(port: int) -> bool:
+async def _listens(at: Address) -> bool:
+    """Connect, and through a published port listen for a moment as well: the Engine's own proxy accepts before the container does, and
+    hangs up at once if nobody listens there."""
     try:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), 1)
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(at.host, at.port), 1)
     except (OSError, TimeoutError):
         return False
     try:
-        return bool(await asyncio.wait_for(reader.read(1), _SILENCE_S))
+        return at.own or bool(await asyncio.wait_for(reader.read(1), _SILENCE_S))
     except TimeoutError:
         return True  # it waits for us to speak
     except OSError:
@@ -97,11 +100,11 @@ async def _listens(port: int) -> bool:
         writer.close()
 
 
-async def _http(probe: Probe, port: int, seconds: float) -> str:
+async def _http(probe: Probe, at: Address, seconds: float) -> str:
     timeout = aiohttp.ClientTimeout(total=max(seconds, 0.01))
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session:
-            url = f"http://127.0.0.1:{port}{probe.path}"
+            url = f"http://{at.host}:{at.port}{probe.path}"
             async with session.get(url, headers=dict(probe.headers), allow_redirects=False) as answer:
                 if 200 <= answer.status < 400:
                     return ""
@@ -120,9 +123,9 @@ def _phrase(status: int) -> str:
         return "Unknown"
 
 
-async def _grpc(probe: Probe, port: int, seconds: float) -> str:
+async def _grpc(probe: Probe, at: Address, seconds: float) -> str:
     """The standard health protocol (grpc.health.v1); what a failure is called is [approximated]."""
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with grpc.aio.insecure_channel(f"{at.host}:{at.port}") as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         request: Any = health_pb2.HealthCheckRequest
         served: Any = health_pb2.HealthCheckResponse

@@ -13,7 +13,9 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
-_CONNECT_S = 5
+from localcloud.instances.ways import Address
+
+CONNECT_S = 30  # a container whose queue is full accepts late
 _KEPT_S = 1.0  # servers close idle connections too, and a request on one that is just being closed is lost
 _REPEATABLE = {"GET", "HEAD", "OPTIONS"}
 
@@ -26,7 +28,7 @@ class Reply:
     reason: str | None
     headers: CIMultiDictProxy[str]
     content: aiohttp.StreamReader
-    port: int
+    address: Address
     line: ResponseHandler
 
 
@@ -35,27 +37,28 @@ class Lines:
 
     def __init__(self, header_bytes: int) -> None:
         self._header_bytes = header_bytes
-        self._idle: defaultdict[int, deque[tuple[float, ResponseHandler]]] = defaultdict(deque)
+        self._idle: defaultdict[Address, deque[tuple[float, ResponseHandler]]] = defaultdict(deque)
         self._sweeping: asyncio.TimerHandle | None = None
 
-    async def ask(self, method: str, port: int, path: str, headers: CIMultiDict[str]) -> Reply:
+    async def ask(self, method: str, address: Address, path: str, headers: CIMultiDict[str]) -> Reply:
         """Send a request without a body and wait for the beginning of its answer; aiohttp.ClientError or OSError if there is none."""
         head = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         if "Host" not in headers:
-            head.append(f"Host: 127.0.0.1:{port}")
+            head.append(f"Host: {address.host}:{address.port}")
         request = "\r\n".join([*head, "", ""]).encode("utf-8", "surrogateescape")
-        kept = self._kept(port)
+        kept = self._kept(address)
         if kept is not None:
             try:
-                return await self._exchange(kept, request, method, port)
+                return await self._exchange(kept, request, method, address)
             except (aiohttp.ServerDisconnectedError, ConnectionResetError):
                 if method not in _REPEATABLE:
                     raise
         loop = asyncio.get_running_loop()
-        _, line = await asyncio.wait_for(loop.create_connection(lambda: ResponseHandler(loop), "127.0.0.1", port), _CONNECT_S)
-        return await self._exchange(line, request, method, port)
+        connecting = loop.create_connection(lambda: ResponseHandler(loop), address.host, address.port)
+        _, line = await asyncio.wait_for(connecting, CONNECT_S)
+        return await self._exchange(line, request, method, address)
 
-    async def _exchange(self, line: ResponseHandler, request: bytes, method: str, port: int) -> Reply:
+    async def _exchange(self, line: ResponseHandler, request: bytes, method: str, address: Address) -> Reply:
         line.set_response_params(
             skip_payload=method == "HEAD",
             read_until_eof=True,
@@ -70,7 +73,7 @@ class Lines:
             while True:
                 message, content = await line.read()
                 if message.code >= 200:
-                    return Reply(message.code, message.reason, message.headers, content, port, line)
+                    return Reply(message.code, message.reason, message.headers, content, address, line)
                 if message.code == 101:
                     raise aiohttp.ClientPayloadError("the instance changed the protocol, which nobody asked for")
         except HttpProcessingError as error:
@@ -85,7 +88,7 @@ class Lines:
         if not reply.content.is_eof() or reply.line.should_close:
             reply.line.close()
             return
-        self._idle[reply.port].append((time.monotonic(), reply.line))
+        self._idle[reply.address].append((time.monotonic(), reply.line))
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(_KEPT_S, self._sweep)
 
@@ -98,8 +101,8 @@ class Lines:
                 line.close()
         self._idle.clear()
 
-    def _kept(self, port: int) -> ResponseHandler | None:
-        kept = self._idle.get(port)
+    def _kept(self, address: Address) -> ResponseHandler | None:
+        kept = self._idle.get(address)
         while kept:
             since, line = kept.pop()
             if line.is_connected() and time.monotonic() - since < _KEPT_S:
@@ -110,10 +113,10 @@ class Lines:
     def _sweep(self) -> None:
         self._sweeping = None
         now = time.monotonic()
-        for port, kept in list(self._idle.items()):
+        for address, kept in list(self._idle.items()):
             while kept and (now - kept[0][0] >= _KEPT_S or not kept[0][1].is_connected()):
                 kept.popleft()[1].close()
             if not kept:
-                del self._idle[port]
+                del self._idle[address]
         if self._idle:
             self._sweeping = asyncio.get_running_loop().call_later(_KEPT_S, self._sweep)

@@ -30,7 +30,7 @@ from localcloud.traffic.answers import Answer
 from localcloud.traffic.doors import Doors
 from localcloud.traffic.exchange import Exchange
 from localcloud.traffic.identity import Identity
-from localcloud.traffic.lines import Lines, Reply
+from localcloud.traffic.lines import CONNECT_S, Lines, Reply
 from localcloud.traffic.routes import Routes
 from localcloud.wire import Refusal
 
@@ -66,7 +66,7 @@ class Proxy:
         """Begin to serve."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=1.0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
@@ -184,12 +184,13 @@ class Proxy:
         if self._session is None:
             raise ConnectionError("the proxy is not open")
         if not request.body_exists and not websocket.wanted(request):
-            reply = await self._lines.ask(request.method, instance.port, exchange.path, inward)
+            reply = await self._lines.ask(request.method, instance.address, exchange.path, inward)
             try:
                 return await self._give(exchange, reply)
             finally:
                 self._lines.release(reply)
-        url = URL(f"http://127.0.0.1:{instance.port}{exchange.path}", encoded=True)
+        at = instance.address
+        url = URL(f"http://{at.host}:{at.port}{exchange.path}", encoded=True)
         if websocket.wanted(request):
             return await websocket.relay(exchange, self._session, url, inward)
         if request.headers.get("Expect", "").lower() == "100-continue":
