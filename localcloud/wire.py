@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _any: Any = any_pb2  # generated modules have no types
 _status: Any = status_pb2
+_LONGEST = 1800  # bytes of a message, each of which takes up to three on the wire
 Code = grpc.StatusCode
 Context = Any  # grpc.aio.ServicerContext, which the stubs type per request and response
 Handler = Callable[[Any, Context], Awaitable[Any]]
@@ -79,7 +80,9 @@ class Refusal(Exception):
 
 
 async def abort(ctx: Context, code: grpc.StatusCode, message: str, details: tuple[Any, ...] = ()) -> NoReturn:
-    """End this call with a code, a message and details."""
+    """End this call with a code, a message and details; clients refuse answers whose trailing metadata is larger than 8 KB."""
+    if len(written := message.encode()) > _LONGEST:
+        message = written[:_LONGEST].decode(errors="ignore") + "..."
     if details:
         status = _status.Status(code=code.value[0], message=message, details=[pack(each) for each in details])
         ctx.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))

@@ -50,7 +50,7 @@ def number_of(kind: str, value: str) -> int:
             return _duration(value)
     except ValueError as error:
         raise BadValue(str(error)) from None
-    severity = int(value) if value.isascii() and value.isdecimal() else entries.SEVERITIES.get(value.upper())
+    severity = int(value) if re.fullmatch("[0-9]{1,9}", value) else entries.SEVERITIES.get(value.upper())
     if severity is None:
         raise BadValue(f"{value!r} is not a severity; the severities are {', '.join(entries.SEVERITIES)}.")
     return severity
@@ -249,10 +249,8 @@ def _test(kind: str, field: str, operator: str, value: str, quoted: bool) -> Tes
 
 def _string_test(operator: str, value: str) -> Test:
     if operator in {"=~", "!~"}:
-        pattern = _regex(value)
-        if operator == "=~":
-            return lambda found: pattern.search(found) is not None
-        return lambda found: pattern.search(found) is None
+        matches = _regex(value)
+        return matches if operator == "=~" else lambda found: not matches(found)
     wanted = fold(value)
     if operator == ":":
         return lambda found: wanted in fold(found)
@@ -278,9 +276,9 @@ def _json_test(operator: str, value: str, quoted: bool) -> Test:
     return test
 
 
-def _regex(pattern: str) -> re.Pattern[str]:
+def _regex(pattern: str) -> logregex.Search:
     try:
-        return logregex.compile(pattern)
+        return logregex.search(pattern)
     except ValueError as error:
         raise BadValue(str(error)) from None
 

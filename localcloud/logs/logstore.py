@@ -7,6 +7,7 @@ import json
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 from localcloud import clock
 from localcloud.logs import entries as shapes
-from localcloud.logs import logfilter
+from localcloud.logs import logfilter, logregex
 from localcloud.logs.loginbox import Fate, Inbox
 
 _log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ _BUFFERED: Final = 20_000  # beyond it a writer flushes itself, and entries that
 _PAGE_BYTES: Final = 3 * 2**20  # gRPC refuses messages over 4 MiB, unless told otherwise
 _TOKEN_SECONDS: Final = 24 * 3600
 _TAILED: Final = 1000
+_SEARCH_S: Final = 2.0  # then a page ends, even an empty one, and its token goes on from there [ListLogEntriesResponse.next_page_token]
 _NANO: Final = 1_000_000_000
 _INT64: Final = 2**63 - 1
 Row = tuple[str, str, int, int, int, str, str, str, str, bytes]
@@ -155,16 +157,18 @@ class LogStore:
         weight = 0
         with self._reading() as reader:
             last: tuple[int, str, str, int] = (0, "", "", 0)
+            until = time.monotonic() + _SEARCH_S
             query = f"SELECT {', '.join(_ORDER)}, body FROM entries WHERE {' AND '.join(where)} ORDER BY {order}"
             for *place, body in reader.execute(query, values):
                 entry = shapes.LogEntry.FromString(body)
-                if not chosen(entry):
-                    continue
-                weight += len(body)
-                if found and (len(found) == page_size or weight > _PAGE_BYTES):
-                    return Page(found, _token(last, request))
-                found.append(entry)
+                if chosen(entry):
+                    weight += len(body)
+                    if found and (len(found) == page_size or weight > _PAGE_BYTES):
+                        return Page(found, _token(last, request))
+                    found.append(entry)
                 last = (place[0], place[1], place[2], place[3])
+                if time.monotonic() > until:
+                    return Page(found, _token(last, request))
         return Page(found, "")
 
     def newest(self) -> int:
@@ -183,7 +187,7 @@ class LogStore:
         query = f"SELECT seq, body FROM entries WHERE seq > ? AND {' AND '.join(where)} ORDER BY seq LIMIT ?"
         with self._reading() as reader:
             rows = reader.execute(query, (place, *values, _TAILED)).fetchall()
-        found = [entry for _, body in rows if chosen(entry := shapes.LogEntry.FromString(body))]
+            found = [entry for _, body in rows if chosen(entry := shapes.LogEntry.FromString(body))]
         return found, rows[-1][0] if len(rows) == _TAILED else newest
 
     def log_names(self, parents: Sequence[str]) -> Sequence[str]:
@@ -225,8 +229,12 @@ class LogStore:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection of one's own; a filter that takes too long ends the reading."""
         with contextlib.closing(self._connect()) as connection:
-            yield connection
+            try:
+                yield connection
+            except logregex.TooSlow as error:
+                raise BadQuery(str(error)) from None
 
     def _flush_regularly(self) -> None:
         while not self._closed.is_set():

@@ -25,6 +25,7 @@ __all__ = ["LogStore", "Logging"]
 
 _ENTRY_BYTES: Final = 256 * 1024
 _PAGE_SIZE: Final = 1000
+_MOST_NAMES: Final = 100  # [ListLogEntriesRequest.resource_names]
 _WINDOW_S: Final = 2.0  # [TailLogEntriesRequest.buffer_window]
 _LONGEST_WINDOW_S: Final = 60
 _MESSAGE_BYTES: Final = 3 * 2**20
@@ -52,6 +53,18 @@ class Logging:
 
     async def WriteLogEntries(self, request: Any, ctx: Context) -> Any:
         wanted = types.WriteLogEntriesRequest.pb(request)
+        bad: dict[int, str] = await _ask(self._write, wanted)
+        if bad and not wanted.partial_success:
+            index, reason = next(iter(bad.items()))
+            raise Refusal(Code.INVALID_ARGUMENT, f"entries[{index}]: {reason} None of the {len(wanted.entries)} entries was written.")
+        if bad:
+            message = f"{len(bad)} of {len(wanted.entries)} entries were not written; the first: entries[{min(bad)}]: {bad[min(bad)]}"
+            ctx.set_trailing_metadata((("grpc-status-details-bin", _partial_errors(message, bad)),))
+            await abort(ctx, Code.INVALID_ARGUMENT, message)
+        return types.WriteLogEntriesResponse()
+
+    def _write(self, wanted: Any) -> dict[int, str]:
+        """Write the entries of a request, or only the good ones where that is enough; gives what is wrong with the others."""
         received = entries.timestamp(clock.time_ns())
         good: list[Any] = []
         bad: dict[int, str] = {}
@@ -61,16 +74,9 @@ class Logging:
                 bad[index] = reason
             else:
                 good.append(entry)
-        if bad and not wanted.partial_success:
-            index, reason = next(iter(bad.items()))
-            raise Refusal(Code.INVALID_ARGUMENT, f"entries[{index}]: {reason} None of the {len(wanted.entries)} entries was written.")
-        if not wanted.dry_run:
+        if not wanted.dry_run and (wanted.partial_success or not bad):
             self._store.write(good)
-        if bad:
-            message = f"{len(bad)} of {len(wanted.entries)} entries were not written; the first: entries[{min(bad)}]: {bad[min(bad)]}"
-            ctx.set_trailing_metadata((("grpc-status-details-bin", _partial_errors(message, bad)),))
-            await abort(ctx, Code.INVALID_ARGUMENT, message)
-        return types.WriteLogEntriesResponse()
+        return bad
 
     async def ListLogs(self, request: Any, _: Context) -> Any:
         size = _page_size(request.page_size)
@@ -84,7 +90,6 @@ class Logging:
         if not await _ask(self._store.delete_log, request.log_name):
             raise Refusal(Code.NOT_FOUND, f"Log {request.log_name} does not exist.")
         return _Empty()
-
 
     async def TailLogEntries(self, requests: AsyncIterator[Any], _: Context) -> AsyncIterator[Any]:
         """What arrives from now on, for the first request of the stream; later requests change nothing [approximated]."""
@@ -129,6 +134,7 @@ async def _ask(question: Callable[..., Any], *values: Any) -> Any:
 def _parents(names: Iterable[str]) -> tuple[str, ...]:
     parents = tuple(names)
     _refuse_unless(len(parents) > 0, "At least one resource name is required: resource_names=['projects/PROJECT_ID'].")
+    _refuse_unless(len(parents) <= _MOST_NAMES, f"There are {len(parents)} resource names; at most {_MOST_NAMES} are allowed.")
     for name in parents:
         _refuse_unless(_PARENT.fullmatch(name) is not None, f"Invalid resource name: {name!r}. Name a project: projects/PROJECT_ID.")
     return parents
@@ -165,9 +171,9 @@ def _fault(entry: Any) -> str:
     if not _LOG_NAME.fullmatch(entry.log_name):
         return f"The log name is {entry.log_name!r}; it must be projects/PROJECT_ID/logs/LOG_ID."
     try:
-        entries.timestamp(entry.timestamp.seconds * 1_000_000_000 + entry.timestamp.nanos)
-    except ValueError as error:
-        return f"The timestamp cannot be: {error}."
+        entry.timestamp.ToJsonString()
+    except ValueError:
+        return f"The timestamp cannot be: {entry.timestamp.seconds} s and {entry.timestamp.nanos} ns are not within the years 1 to 9999."
     if (size := entry.ByteSize()) > _ENTRY_BYTES:
         return f"Log entry with size {size / 1024:.1f}K exceeds maximum size of 256.0K."
     return ""

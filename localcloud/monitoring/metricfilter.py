@@ -143,10 +143,9 @@ def _test(function: str, texts: tuple[str, ...]) -> Callable[[str], bool]:
         raise ValueError(f"The function {function} takes one argument.")
     if function == "monitoring.regex.full_match":
         try:
-            pattern = logregex.compile(wanted)
-        except (re.error, ValueError) as error:
+            return logregex.full_match(wanted)
+        except ValueError as error:
             raise ValueError(f"The regular expression '{wanted}' is not valid: {error}") from None
-        return lambda value: pattern.fullmatch(value) is not None
     if function == "starts_with":
         return lambda value: value.startswith(wanted)
     if function == "ends_with":

@@ -142,7 +142,7 @@ def test_a_user_agent_in_another_encoding_is_logged_with_question_marks() -> Non
 def test_an_entry_whose_time_no_client_could_read_is_not_written(logging: Any) -> None:
     entry = types.LogEntry.pb()(text_payload="x", log_name=f"{PROJECT}/logs/relais")
     entry.timestamp.seconds = 10**12
-    with pytest.raises(exceptions.InvalidArgument, match=r"entries\[0\]: The timestamp cannot be: .*years 1 and 9999"):
+    with pytest.raises(exceptions.InvalidArgument, match=r"entries\[0\]: The timestamp cannot be: .*years 1 to 9999"):
         logging.write_log_entries(request={"entries": [types.LogEntry.wrap(entry)]})
 
 
@@ -328,7 +328,7 @@ def test_a_time_beyond_what_a_column_holds_is_kept_and_sorted_last(store: LogSto
 
 def test_a_killed_process_leaves_a_store_that_opens_with_what_was_flushed(tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib\nfrom localcloud import entries\nfrom localcloud.logs.service import LogStore\n"
+        "import sys, pathlib\nfrom localcloud.logs import entries\nfrom localcloud.logs.service import LogStore\n"
         "store = LogStore(pathlib.Path(sys.argv[1]))\nnumber = 0\n"
         "while True:\n"
         "    store.write([entries.line_entry('demo', 'r', 's', 's-1', 'i', 'stdout', str(number), float(number))])\n"
