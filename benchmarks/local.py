@@ -34,7 +34,11 @@ def serving(folder: Path, registry: str, clone: str = "") -> Iterator[tuple[Proc
     """A local cloud with its state below this folder: its process and port, once it serves."""
     port, clone = free_port(), clone or f"bench-{secrets.token_hex(3)}"
     command = [sys.executable, "-m", "localcloud", "--port", str(port), "--state", str(folder / "state"), "--clone", clone]
-    with _running([*command, "--registry", registry, "--down-removes"], folder, port, "the local cloud") as process:
+
+    def ready() -> bool:  # its port listens before it answers
+        return b"serves on" in (folder / "log").read_bytes()
+
+    with _running([*command, "--registry", registry, "--down-removes"], folder, ready, "the local cloud") as process:
         yield process, port
 
 
@@ -46,7 +50,7 @@ def registry_with_quick_image(folder: Path, engine: docker.DockerClient) -> Iter
     config = folder / "registry.yml"
     config.write_text(registry_config(port, folder / "data"))
     image = f"localhost:{port}/bench/quick/server:1"
-    with _running(["docker-registry", "serve", str(config)], folder / "registry", port, "the registry"):
+    with _running(["docker-registry", "serve", str(config)], folder / "registry", lambda: _listens(port), "the registry"):
         try:
             _push(engine, image)
             yield f"localhost:{port}", image
@@ -66,12 +70,12 @@ def temporary_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _running(command: list[str], folder: Path, port: int, what: str) -> Iterator[Process]:
+def _running(command: list[str], folder: Path, ready: Callable[[], bool], what: str) -> Iterator[Process]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     try:
-        _eventually(lambda: _listens(port), what, folder / "log")
+        _eventually(ready, what, folder / "log")
         yield process
     finally:
         process.terminate()
