@@ -44,6 +44,13 @@ class ServiceName:
         return ServiceName(*found.groups())
 
 
+def check_place(parent: str) -> None:
+    """Refuse what is not one `projects/P/locations/L`, where something can be created."""
+    check_parent(parent)
+    if "-" in parent.split("/"):
+        raise Refusal(Code.INVALID_ARGUMENT, f"'{parent}' is not one location: - stands for all of them, in lists only.")
+
+
 def check_parent(parent: str) -> None:
     """Refuse what is not `projects/P/locations/L`."""
     if not _PARENT.fullmatch(parent):

@@ -85,7 +85,8 @@ async def abort(ctx: Context, code: grpc.StatusCode, message: str, details: tupl
         message = written[:_LONGEST].decode(errors="ignore") + "..."
     if details:
         status = _status.Status(code=code.value[0], message=message, details=[pack(each) for each in details])
-        ctx.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        if status.ByteSize() <= _LONGEST:
+            ctx.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
     await ctx.abort(code, message)
     raise AssertionError("ctx.abort returned")
 

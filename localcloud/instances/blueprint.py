@@ -1,5 +1,6 @@
 """What an instance of a revision needs to run: read from the revision once, as plain values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -124,8 +125,11 @@ class Blueprint:
         return tuple(sorted({self.ingress.port, *probes}))
 
 
-def read(revision: run_v2.Revision, images: str) -> Blueprint:
-    """Read a revision; `images` are the references by digest that its containers' images were resolved to, between spaces."""
+def read(revision: run_v2.Revision, images: str, labels: Mapping[str, str]) -> Blueprint:
+    """Read a revision; `images` are the references by digest that its containers' images were resolved to, between spaces.
+
+    `labels` are its service's: log entries have them, and the revision's own before them [which goes first: approximated].
+    """
     name = ServiceName.parse(revision.service)
     ingress = next((index for index, each in enumerate(revision.containers) if each.ports), 0)
     parts = [
@@ -143,7 +147,7 @@ def read(revision: run_v2.Revision, images: str) -> Blueprint:
         least=revision.scaling.min_instance_count,
         most=revision.scaling.max_instance_count or DEFAULT_MOST,
         account=revision.service_account or f"{project_number(name.project)}-compute@developer.gserviceaccount.com",
-        labels=tuple(sorted(revision.labels.items())),
+        labels=tuple(sorted({**labels, **revision.labels}.items())),
     )
 
 

@@ -188,7 +188,7 @@ class Fleet:
         if pool.rest_s:
             asyncio.get_running_loop().call_later(pool.rest_s + 0.01, self._grow, pool)
             return
-        for _ in range(kept):
+        for _ in range(min(kept, self._most - len(pool.starting))):  # more will never be there
             self._launch(pool, KEPT)
         for _ in range(pool.lacking):
             self._launch(pool, AUTOSCALING)

@@ -150,6 +150,9 @@ def _entry(line: _Line) -> object:
     entry = line_entry(
         name.project, name.region, name.service, blueprint.revision, source.instance, line.stream, line.text, line.stamp
     )
+    for key, value in blueprint.labels:
+        if key not in entry.labels:  # the line's own go first
+            entry.labels[key] = value
     if len(blueprint.parts) > 1:
         entry.labels["container_name"] = source.part.name  # [public issue reports: set where there are sidecars]
     if _OWN_ID not in line.text:

@@ -336,6 +336,7 @@ class Pods:
         """Write an entry of the system log."""
         name, stamp = pod.blueprint.service, clock.now()
         entry = system_entry(name.project, name.region, name.service, pod.blueprint.revision, pod.id, severity, text, stamp)
+        entry.labels.update(pod.blueprint.labels)
         if len(pod.members) > 1:
             entry.labels["container_name"] = member.part.name
         self._store.write([entry])

@@ -1,5 +1,6 @@
 """The rules for a template's containers: names, order, ports, environment, probes, volumes (k8s_min.proto)."""
 
+import posixpath
 import re
 from collections.abc import Iterable
 
@@ -12,9 +13,12 @@ _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _IMAGE = re.compile(r"([\w.-]+(:\d+)?/)?[\w.-]+(/[\w.-]+)*(:[\w.-]+)?(@\w+:[0-9a-f]+)?", re.ASCII)
 _ENV_NAME = re.compile(r"[^=\0]+")
 _HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+_PATH = re.compile(r"/[^\x00-\x20\x7f]*")
 _SECRET = re.compile(r"(projects/[^/\s]+/secrets/)?[A-Za-z0-9_-]{1,255}")
 _SECRET_VERSION = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _RESERVED_ENV = ("PORT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION")
+_SYSTEM_PATH = re.compile(r"/+((proc|sys|dev)(/.*)?)?")  # [run/docs/configuring/services/in-memory-volume-mounts]
 _MOST = 10  # containers in an instance [https://cloud.google.com/run/docs/deploying#sidecars]
 
 
@@ -25,7 +29,7 @@ def check(template: run_v2.RevisionTemplate) -> None:
         raise Malformed("template.containers", f"{len(found)} containers; at most {_MOST} are allowed.")  # [approximated]
     for index, container in enumerate(found):
         _container(container, f"template.containers[{index}]", index)
-    if len(found) > 1:
+    if len(found) > 1 or any(container.depends_on for container in found):
         _together(found)
     _volumes(template)
     resources.check(template)
@@ -42,6 +46,10 @@ def _container(wanted: run_v2.Container, where: str, index: int) -> None:
         if not 1 <= port.container_port <= 65535 or port.name not in ("http1", "h2c"):
             raise Malformed(f"{where}.ports[0]", "the port must be 1-65535 and its name http1 or h2c.")  # [approximated]
     _environment(wanted.env, where, index)
+    if wanted.working_dir and (not wanted.working_dir.startswith("/") or "\0" in wanted.working_dir):
+        raise Malformed(f"{where}.working_dir", "must be an absolute path.")  # [approximated]
+    if any("\0" in word for word in (*wanted.command, *wanted.args)):
+        raise Malformed(f"{where}.args", "command and args must not contain NUL characters.")  # [approximated]
     if "startup_probe" in wanted:
         _probe(wanted.startup_probe, f"{where}.startup_probe", longest=240)
     if "liveness_probe" in wanted:
@@ -54,7 +62,7 @@ def _together(found: Iterable[run_v2.Container]) -> None:
     if sum(bool(each.ports) for each in containers) != 1:
         raise invalid("template.containers: Revision template should contain exactly one container with an exposed port.")
     by_name = {each.name: each for each in containers}
-    if "" in by_name or len(by_name) < len(containers):
+    if (len(containers) > 1 and "" in by_name) or len(by_name) < len(containers):
         raise invalid("template.containers: Every container must have a name of its own.")  # [approximated]
     for index, container in enumerate(containers):
         where = f"template.containers[{index}].depends_on"
@@ -84,6 +92,8 @@ def _environment(variables: Iterable[run_v2.EnvVar], where: str, index: int) -> 
             raise Malformed(f"{where}.env", f"'{variable.name[:80]}' is not a name of an environment variable.")  # [approximated]
         if len(variable.value.encode()) > 32768:
             raise Malformed(f"{where}.env[{variable.name}]", "the value is longer than 32 KB.")  # [approximated]
+        if "\0" in variable.value:
+            raise Malformed(f"{where}.env[{variable.name}]", "the value must not contain NUL characters.")  # [approximated]
         if "value_source" in variable:
             source = variable.value_source.secret_key_ref
             _secret(source.secret, source.version, f"{where}.env[{variable.name}]")
@@ -121,10 +131,10 @@ def _probe(wanted: run_v2.Probe, where: str, longest: int) -> None:
     if not 1 <= action.port <= 65535:
         raise Malformed(f"{where}.{actions[0]}.port", "must be between 1 and 65535.")
     if "http_get" in wanted:
-        if not wanted.http_get.path.startswith("/"):
-            raise Malformed(f"{where}.http_get.path", "must begin with /.")
-        if not all(_HEADER.fullmatch(header.name) for header in wanted.http_get.http_headers):
-            raise Malformed(f"{where}.http_get.http_headers", "a header needs a name of letters, digits and -.")
+        if not _PATH.fullmatch(wanted.http_get.path):
+            raise Malformed(f"{where}.http_get.path", "must begin with /, and contain no white space.")
+        if not all(_HEADER.fullmatch(each.name) and _HEADER_VALUE.fullmatch(each.value) for each in wanted.http_get.http_headers):
+            raise Malformed(f"{where}.http_get.http_headers", "a header needs a name of letters, digits and -, and a value of one line.")
 
 
 def _volumes(template: run_v2.RevisionTemplate) -> None:
@@ -138,6 +148,8 @@ def _volumes(template: run_v2.RevisionTemplate) -> None:
             _secret_volume(volume.secret, f"{where}.secret")
         elif "empty_dir" in volume:
             resources.room(volume.empty_dir.size_limit, f"{where}.empty_dir.size_limit")
+            if volume.empty_dir.medium not in list(run_v2.EmptyDirVolumeSource.Medium):
+                raise Malformed(f"{where}.empty_dir.medium", f"{int(volume.empty_dir.medium)} is not a known value.")
         elif not any(kind in volume for kind in ("cloud_sql_instance", "nfs", "gcs")):
             raise Malformed(where, "a kind of volume is required.")
     for index, container in enumerate(template.containers):
@@ -163,5 +175,7 @@ def _mounts(mounts: Iterable[run_v2.VolumeMount], volumes: list[str], where: str
             raise Malformed(f"{where}[{index}].name", f"'{mount.name[:80]}' is not the name of a volume.")
         if not mount.mount_path.startswith("/") or ":" in mount.mount_path or paths.count(mount.mount_path) > 1:
             raise Malformed(f"{where}[{index}].mount_path", "must be an absolute path without ':' that no other mount has.")
+        if "\0" in mount.mount_path or _SYSTEM_PATH.fullmatch(posixpath.normpath(mount.mount_path)):
+            raise Malformed(f"{where}[{index}].mount_path", "must not be /, nor /dev, /proc or /sys, nor below them.")
         if mount.sub_path.startswith("/") or ".." in mount.sub_path.split("/"):
             raise Malformed(f"{where}[{index}].sub_path", "must be a relative path without '..'.")

@@ -8,6 +8,7 @@ from google.cloud import run_v2
 
 from localcloud.naming import project_number
 from localcloud.sizes import cpu_count
+from localcloud.wire import to_pb
 
 _Ingress: Any = run_v2.IngressTraffic
 _Allocation: Any = run_v2.TrafficTargetAllocationType
@@ -34,7 +35,8 @@ def fill_template(template: run_v2.RevisionTemplate, project: str) -> None:
     """Fill in a revision template."""
     if not template.service_account:
         template.service_account = f"{project_number(project)}-compute@developer.gserviceaccount.com"
-    if not template.timeout:
+    timeout = to_pb(template).timeout  # the message itself: a Python duration cannot be as long as a client may say
+    if not (timeout.seconds or timeout.nanos):
         template.timeout = datetime.timedelta(seconds=300)
     if not template.scaling.max_instance_count:
         template.scaling.max_instance_count = 100

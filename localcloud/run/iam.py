@@ -1,4 +1,7 @@
-"""Access policies of services (google/iam/v1/iam_policy.proto, policy.proto)."""
+"""Access policies of services (google/iam/v1/iam_policy.proto, policy.proto).
+
+The texts on members, roles and concurrent changes are written from memory of the real ones [approximated].
+"""
 
 import re
 from collections.abc import Callable
@@ -60,7 +63,7 @@ def permissions(request: Any, holds: Callable[[str], bool] = lambda _: True) -> 
 
 
 def _check(policy: Any) -> None:
-    """[policy.proto Binding; the texts on members are real ones]"""
+    """[policy.proto Binding]"""
     if policy.version not in (0, 1, _WITH_CONDITIONS):
         raise invalid(f"policy.version: {policy.version} is not one of 0, 1 and 3.")  # [approximated]
     if policy.audit_configs:

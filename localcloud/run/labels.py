@@ -18,10 +18,10 @@ def labels(pairs: Mapping[str, str], field: str) -> None:
     """At most 64, in lower case letters (of any language), digits, `_` and `-`."""
     for key, value in pairs.items():
         _not_reserved(key, field)
-        if not _LABEL_KEY.fullmatch(key):
+        if not _LABEL_KEY.fullmatch(key) or key != key.lower():
             text = f"the key '{key[:80]}' must have 1-63 lower case letters, digits, _ or -, and begin with a letter."
             raise Malformed(field, text)  # [approximated]
-        if not _LABEL_VALUE.fullmatch(value):
+        if not _LABEL_VALUE.fullmatch(value) or value != value.lower():
             raise Malformed(field, f"the value of '{key}' must have at most 63 lower case letters, digits, _ or -.")  # [approximated]
     if len(pairs) > _MOST_LABELS:
         raise Malformed(field, f"{len(pairs)} labels; at most {_MOST_LABELS} are allowed.")  # [approximated]

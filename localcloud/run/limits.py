@@ -1,14 +1,21 @@
-"""How much a project may have in a region (https://cloud.google.com/run/quotas); texts approximated."""
+"""How much a service, and a project in a region, may have (https://cloud.google.com/run/quotas); texts approximated."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 
 from localcloud.naming import ServiceName
 from localcloud.state import StoredService
 from localcloud.wire import Code, Refusal
 
+MOST_REVISIONS = 1000
 _MOST_SERVICES = 1000
 _MOST_TAGS = 2000
+
+
+def superfluous(revisions: Sequence[str], kept: Container[str]) -> list[str]:
+    """Which of a service's revisions (newest first) are one too many: the oldest that are not kept."""
+    beyond = max(len(revisions) - MOST_REVISIONS, 0)
+    return [each for each in reversed(revisions) if each not in kept][:beyond]
 
 
 def room_for_service(name: ServiceName, services: Iterable[StoredService]) -> None:

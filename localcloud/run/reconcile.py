@@ -153,7 +153,7 @@ class Reconciler:
             stored = replace(stored, image=image)
             if self._same(name, uid) is None:  # deleted meanwhile
                 return
-            await self._fleet.ensure(blueprints.read(wanted, image), DEPLOYED)
+            await self._fleet.ensure(blueprints.read(wanted, image, self._labels(wanted.service)), DEPLOYED)
         except Failure as failure:
             conditions.failed_revision(wanted, failure.message, failure.reason, containers_fault=failure.containers_fault)
             stored = replace(stored, phase="failed", message=failure.message)
@@ -287,7 +287,7 @@ class Reconciler:
                 self._tell_activity(revision, each, None)
                 continue
             limits = scaling.limits(service.scaling, revision.scaling, percents, key)
-            reachable[key] = replace(blueprints.read(revision, each.image), least=limits.least, most=limits.most)
+            reachable[key] = replace(blueprints.read(revision, each.image, service.labels), least=limits.least, most=limits.most)
             self._tell_activity(revision, each, reachable[key])
         shares = tuple(Share(reachable[each.revision], each.percent) for each in targets if each.percent and each.revision in reachable)
         tags = {each.tag: reachable[each.revision] for each in targets if each.tag and each.revision in reachable}
@@ -307,7 +307,12 @@ class Reconciler:
     def blueprints(self) -> dict[str, Blueprint]:
         """Every ready revision by its full name."""
         ready = [each for each in self._state.all_revisions() if each.phase == "ready"]
-        return {each.name: blueprints.read(run_v2.Revision.deserialize(each.body), each.image) for each in ready}
+        labels = {each: self._labels(each) for each in {each.service for each in ready}}
+        return {each.name: blueprints.read(run_v2.Revision.deserialize(each.body), each.image, labels[each.service]) for each in ready}
+
+    def _labels(self, service: str) -> dict[str, str]:
+        found = self.find(ServiceName.parse(service))
+        return dict(found.labels) if found else {}
 
     async def restore(self) -> None:
         """After a restart: listen on the ports as before, and take up the containers that still run."""
@@ -356,9 +361,13 @@ class Reconciler:
 
     def reachable(self, name: ServiceName, revision: str) -> bool:
         """Whether a revision has traffic or a tag, in fact or by its service's wish."""
+        return name.revision(revision) in self.served(name)
+
+    def served(self, name: ServiceName) -> set[str]:
+        """The full names of the revisions that have traffic or a tag, in fact or by the service's wish."""
         stored = self._state.service(str(name))
-        served = {each["revision"] for each in json.loads(stored.routes)} if stored else set()
-        return revision in served | {target.revision for target in self.read(name).traffic}
+        routes = {each["revision"] for each in json.loads(stored.routes)} if stored else set()
+        return {name.revision(each) for each in routes | {target.revision for target in self.read(name).traffic} if each}
 
     def forget_revision(self, revision: str) -> None:
         """Delete a revision that does not serve."""

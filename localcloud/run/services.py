@@ -19,7 +19,6 @@ from localcloud.run.violations import Malformed
 from localcloud.state import State, StoredRevision, StoredService
 from localcloud.wire import Code, Context, Refusal, caller, pack, to_pb
 
-_MOST_REVISIONS = 1000
 _NOBODY = "developer@localhost"  # who calls without a token
 
 _service: Any = run_v2.Service.pb()  # reads give the protobuf classes themselves; the proto-plus wrappers are several times slower
@@ -121,7 +120,7 @@ class Services:
         return name, stored
 
     def _creation(self, parent: str, service_id: str, wanted: run_v2.Service, author: str) -> Change:
-        naming.check_parent(parent)
+        naming.check_place(parent)
         validation.service_id(service_id)
         name = ServiceName.parse(f"{parent}/services/{service_id}")
         if self._state.service(str(name)) is not None:
@@ -195,10 +194,13 @@ class Services:
 
     def _forget_oldest(self, name: ServiceName) -> None:
         """Beyond 1000 revisions the oldest that do not serve are deleted [https://cloud.google.com/run/quotas]."""
-        latest_ready = self._reconciler.read(name).latest_ready_revision
-        for revision in self._state.revision_names(str(name))[_MOST_REVISIONS:]:
-            if revision != latest_ready and not self._reconciler.reachable(name, short(revision)):
-                self._reconciler.forget_revision(revision)
+        names = self._state.revision_names(str(name))
+        if len(names) <= limits.MOST_REVISIONS:
+            return
+        service = self._reconciler.read(name)
+        kept = {service.latest_ready_revision, service.latest_created_revision, *self._reconciler.served(name)}
+        for revision in limits.superfluous(names, kept):
+            self._reconciler.forget_revision(revision)
 
 
 class Revisions:

@@ -12,7 +12,7 @@ from google.cloud import run_v2
 
 from localcloud.run import containers, labels
 from localcloud.run.violations import Malformed, invalid
-from localcloud.wire import Code, Refusal
+from localcloud.wire import Code, Refusal, to_pb
 
 __all__ = ["LATEST", "Malformed", "invalid", "revision_name", "service", "service_id", "traffic"]
 
@@ -62,10 +62,10 @@ def template(wanted: run_v2.RevisionTemplate, short_name: str) -> None:
     labels.annotations(wanted.annotations, "template.annotations")
     if not wanted.containers:
         raise Malformed("template.containers", "should contain at least one container.")  # [approximated]
-    seconds = wanted.timeout.total_seconds()
-    if seconds > 3600:
+    timeout = to_pb(wanted).timeout
+    if (timeout.seconds, timeout.nanos) > (3600, 0):
         raise Malformed("template.timeout", "maximum allowed time is one hour.")
-    if seconds <= 0:
+    if timeout.seconds < 0 or timeout.nanos < 0:
         raise Malformed("template.timeout", "must be greater than zero.")  # [approximated]
     if not 0 <= wanted.max_instance_request_concurrency <= 1000:
         raise Malformed("template.max_instance_request_concurrency", "must be between 0 and 1000.")  # [approximated]

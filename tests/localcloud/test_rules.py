@@ -51,6 +51,19 @@ def mounted(*volumes: dict[str, Any], **mount: Any) -> dict[str, Any]:
     return {"volumes": list(volumes), "containers": [{"image": IMAGE, "volume_mounts": [mount] if mount else []}]}
 
 
+def asking(path: str, value: str = "") -> dict[str, Any]:
+    return {"startup_probe": {"http_get": {"path": path, "http_headers": [{"name": "a", "value": value}]}}}
+
+
+def lasting(seconds: int) -> run_v2.Service:
+    """With a time limit that no Python duration can hold."""
+    made = run_v2.Service(name=NAME, template={"containers": [{"image": IMAGE}]})
+    run_v2.Service.pb(made).template.timeout.seconds = seconds
+    defaults.fill_service(made)
+    return made
+
+
+MEMORY: dict[str, Any] = {"name": "m", "empty_dir": {}}
 FRONT: dict[str, Any] = {"name": "front", "ports": [{"container_port": 8080}]}
 SIDE: dict[str, Any] = {"name": "side"}
 CHECKED: dict[str, Any] = {"startup_probe": {"tcp_socket": {"port": 9000}}}
@@ -132,7 +145,19 @@ OURS = [
     pytest.param(service({"vpc_access": {"network_interfaces": [{}]}}), "network or subnetwork", id="network"),
     pytest.param(service({"max_instance_request_concurrency": 1001}), "between 0 and 1000", id="concurrency"),
     pytest.param(service({"revision": "app-" + "a" * 60}), "shorter than 64", id="long revision name"),
+    pytest.param(lasting(2**62), "template.timeout: maximum allowed time is one hour.", id="a time limit beyond all numbers"),
+    pytest.param(lasting(-(2**62)), "template.timeout: must be greater than zero.", id="a time limit below all numbers"),
+    pytest.param(service(labels={"\u00c9t\u00e9": ""}), "labels: the key", id="label in capitals of another alphabet"),
     pytest.param(service(container={"name": "A"}), "must be a DNS label", id="container name"),
+    pytest.param(service(container={"depends_on": ["x"]}), "depends_on: 'x' is not the name", id="a container that waits for nobody"),
+    pytest.param(service(container={"working_dir": "app"}), "working_dir: must be an absolute path", id="working directory"),
+    pytest.param(service(container={"args": ["a\0"]}), "must not contain NUL", id="an argument with a NUL"),
+    pytest.param(service(container={"env": [{"name": "A", "value": "a\0"}]}), "must not contain NUL", id="a value with a NUL"),
+    pytest.param(service(mounted(MEMORY, name="m", mount_path="/a/../")), "mount_path: must not be /", id="a mount over everything"),
+    pytest.param(service(mounted(MEMORY, name="m", mount_path="/proc/x")), "nor below them", id="a mount in /proc"),
+    pytest.param(service(mounted({"name": "m", "empty_dir": {"medium": 5}})), "medium: 5 is not a known value", id="medium"),
+    pytest.param(service(container=asking("/a b")), "http_get.path: must begin with /, and contain no white space", id="path with a space"),
+    pytest.param(service(container=asking("/", "b\r\nc: d")), "a value of one line", id="a header in a header"),
     pytest.param(service(container={"env": [{"name": "A"}, {"name": "A"}]}), "more than once: A", id="variable twice"),
     pytest.param(service(container={"env": [{"name": "A", "value": "x" * 32769}]}), "longer than 32 KB", id="long variable"),
     pytest.param(service(container={"env": [{"name": "A=B"}]}), "'A=B' is not a name", id="variable's name"),

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from clouds import PARENT, SOON, Cloud, latest, pinned
+from clouds import PARENT, SOON, Cloud, eventually, latest, pinned
 from google.api_core import exceptions
 from google.cloud import run_v2
 from google.iam.v1 import iam_policy_pb2, policy_pb2
@@ -19,8 +19,11 @@ def short(name: str) -> str:
 
 
 def test_a_new_service_serves_its_image(cloud: Cloud) -> None:
-    made = cloud.create("first")
+    made = cloud.create("first", labels={"team": "a", "both": "service"}, template={"labels": {"both": "revision"}})
     assert httpx.get(made.uri).text == short(made.latest_ready_revision)
+    for log in ("requests", "stdout", "varlog/system"):  # every entry has the labels of the service, and the revision's own before them
+        entry = eventually(lambda log=log: cloud.entries(log, "first"))[0]
+        assert {**entry.labels, "instanceId": ""} == {"team": "a", "both": "revision", "instanceId": ""}
     assert made.terminal_condition.type_ == "Ready"
     assert {each.type_: each.state.name for each in [made.terminal_condition, *made.conditions]} == dict.fromkeys(
         ("Ready", "RoutesReady", "ConfigurationsReady"), "CONDITION_SUCCEEDED"

@@ -54,14 +54,16 @@ def serving(cloud: Cloud, service: str) -> int:
 
 
 class Held:
-    """Requests that last until they are let go: their bodies do not end before."""
+    """Requests that are sent, and last until they are let go: their bodies do not end before."""
 
     def __init__(self, *urls: str) -> None:
-        self._go, self._pool = threading.Event(), ThreadPoolExecutor(len(urls))
+        self._sent, self._go, self._pool = threading.Semaphore(0), threading.Event(), ThreadPoolExecutor(len(urls))
         self._answers = [self._pool.submit(httpx.post, url + "/host", content=self._body(), timeout=60) for url in urls]
+        assert all(self._sent.acquire(timeout=10) for _ in urls)
 
     def _body(self) -> Iterator[bytes]:
         yield b"x"
+        self._sent.release()
         self._go.wait(60)
 
     def let_go(self) -> list[httpx.Response]:
@@ -117,20 +119,20 @@ def test_requests_at_once_get_an_instance_each_up_to_the_maximum_and_all_go_agai
 
 def test_an_instance_is_shared_up_to_its_concurrency(quick: Cloud) -> None:
     made = quick.create("shared", template=template(concurrency=4))
-    assert len({each.text for each in at_once(made.uri + "/host?s=0.5", 4)}) == 1
-    shares = Counter(each.text for each in at_once(made.uri + "/host?s=2", 8))
+    four = Held(*[made.uri] * 4)
+    four_more = Held(*[made.uri] * 4)
+    eventually(lambda: serving(quick, "shared") == 2, 30)
+    shares = Counter(each.text for held in (four, four_more) for each in held.let_go())
     assert list(shares.values()) == [4, 4]
 
 
 def test_a_full_service_refuses_after_a_while_and_a_client_that_goes_leaves_the_line(quick: Cloud) -> None:
     made = quick.create("full", template=template(concurrency=1, most=1))
-    with ThreadPoolExecutor(1) as pool:
-        long = pool.submit(httpx.get, made.uri + "/host?s=5", timeout=20)
-        time.sleep(0.3)
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.get(made.uri + "/host", timeout=0.3)
-        refused = httpx.get(made.uri + "/host", timeout=20)
-        assert long.result().status_code == 200
+    held = Held(made.uri)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.get(made.uri + "/host", timeout=0.3)
+    refused = httpx.get(made.uri + "/host", timeout=20)
+    assert [each.status_code for each in held.let_go()] == [200]
     assert (refused.status_code, refused.text) == (429, "Rate exceeded.")
     entry = next(each for each in quick.entries("requests", "full") if each.http_request.status == 429)
     assert entry.text_payload.startswith("The request was aborted because there was no available instance.")
@@ -143,7 +145,7 @@ def test_requests_spread_over_the_instances_that_are_kept(quick: Cloud) -> None:
     eventually(lambda: len({httpx.get(made.uri + "/host").text for _ in range(4)}) == 2)
     assert set(Counter(httpx.get(made.uri + "/host").text for _ in range(10)).values()) == {5}
     assert reasons(quick, "kept")["MANUAL_OR_CUSTOMER_MIN_INSTANCE"] == 1
-    time.sleep(2.5)  # longer than instances idle
+    time.sleep(1.5)  # longer than instances idle
     assert len(running(quick, "kept")) == 2
     victim = running(quick, "kept")[0]
     victim.kill()
@@ -171,19 +173,20 @@ def test_the_services_minimum_follows_the_traffic(quick: Cloud) -> None:
 
 def test_an_instance_that_dies_under_load_takes_its_own_requests_with_it_and_no_others(quick: Cloud) -> None:
     made = quick.create("mortal", template=template(concurrency=1, most=2))
-    with ThreadPoolExecutor(2) as pool:
-        first, second = (pool.submit(httpx.get, made.uri + "/host?s=1.5", timeout=20) for _ in range(2))
-        eventually(lambda: len(running(quick, "mortal")) == 2)
-        time.sleep(0.6)
-        victim = running(quick, "mortal")[-1]
-        victim.kill()
-        assert sorted(each.result().status_code for each in (first, second)) == [200, 503]
+    held = Held(*[made.uri] * 2)
+    eventually(lambda: serving(quick, "mortal") == 2, 30)
+    victim = running(quick, "mortal")[-1]
+    victim.kill()
+    eventually(lambda: any("terminated" in each.text_payload for each in quick.entries("varlog/system", "mortal")))
+    assert sorted(each.status_code for each in held.let_go()) == [200, 503]
     assert {each.status_code for each in at_once(made.uri + "/host", 4)} == {200}
 
 
 def test_no_request_is_lost_while_instances_go(quick: Cloud) -> None:
     made = quick.create("shrinking", template=template(concurrency=1))
-    at_once(made.uri + "/host?s=0.4", 3)
+    held = Held(*[made.uri] * 3)
+    eventually(lambda: serving(quick, "shrinking") == 3, 30)
+    held.let_go()
     statuses: Counter[int] = Counter()
     until = time.monotonic() + 15
     with httpx.Client() as client:
@@ -211,6 +214,9 @@ def test_the_machine_has_room_for_so_many_and_idle_instances_give_way(own_cloud:
     eventually(lambda: serving(cloud, "room-a") == 2, 30)
     assert httpx.get(third.uri + "/host", timeout=20).status_code == 429
     assert [each.status_code for one in held for each in one.let_go()] == [200, 200]
+    cloud.update(cloud.named("room-c", scaling=by_hand(2**31 - 1)), "scaling")  # more than there can be: the others go on
+    eventually(lambda: len({each.id for each in running(cloud, "room-c")}) == 2, 20)
+    assert cloud.get("room-a").terminal_condition.state.name == "CONDITION_SUCCEEDED"
 
 
 def test_several_instances_are_taken_up_after_a_restart(own_cloud: Own) -> None:
