@@ -228,5 +228,5 @@ def test_several_instances_are_taken_up_after_a_restart(own_cloud: Own) -> None:
     assert len(before) == 3
     cloud.stop()
     cloud.start()
-    after = {each.text for each in at_once(cloud.get("several").uri + "/host?s=2", 3)}
-    assert after == before
+    again = Held(*[cloud.get("several").uri] * 3)
+    assert {each.text for each in again.let_go()} == before
