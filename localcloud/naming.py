@@ -69,7 +69,10 @@ def new_revision(service: str, number: int) -> str:
 
 
 def project_number(project: str) -> str:
-    """A project's number: made from its id, since nobody here gives them out [approximated]."""
+    """A project's number: made from its id, since nobody here gives them out [approximated].
+
+    In names it is not another word for the id, as on Google: `projects/123` is a project of its own.
+    """
     return project if project.isdigit() else str(10**11 + int(hashlib.sha256(project.encode()).hexdigest(), 16) % (9 * 10**11))
 
 

@@ -19,6 +19,7 @@ _SECRET = re.compile(r"(projects/[^/\s]+/secrets/)?[A-Za-z0-9_-]{1,255}")
 _SECRET_VERSION = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _RESERVED_ENV = ("PORT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION")
 _SYSTEM_PATH = re.compile(r"/+((proc|sys|dev)(/.*)?)?")  # [run/docs/configuring/services/in-memory-volume-mounts]
+_MOST_WORDS = 1000  # arguments, and variables, of a container [https://cloud.google.com/run/quotas]
 _MOST = 10  # containers in an instance [https://cloud.google.com/run/docs/deploying#sidecars]
 
 
@@ -48,6 +49,8 @@ def _container(wanted: run_v2.Container, where: str, index: int) -> None:
     _environment(wanted.env, where, index)
     if wanted.working_dir and (not wanted.working_dir.startswith("/") or "\0" in wanted.working_dir):
         raise Malformed(f"{where}.working_dir", "must be an absolute path.")  # [approximated]
+    if len(wanted.args) > _MOST_WORDS:
+        raise Malformed(f"{where}.args", f"{len(wanted.args)} arguments; at most {_MOST_WORDS} are allowed.")  # [approximated]
     if any("\0" in word for word in (*wanted.command, *wanted.args)):
         raise Malformed(f"{where}.args", "command and args must not contain NUL characters.")  # [approximated]
     if "startup_probe" in wanted:
@@ -81,6 +84,8 @@ def _together(found: Iterable[run_v2.Container]) -> None:
 
 def _environment(variables: Iterable[run_v2.EnvVar], where: str, index: int) -> None:
     names = [variable.name for variable in variables]
+    if len(names) > _MOST_WORDS:
+        raise Malformed(f"{where}.env", f"{len(names)} variables; at most {_MOST_WORDS} are allowed.")  # [approximated]
     reserved = [name for name in names if name in _RESERVED_ENV]
     if reserved:
         raise invalid(

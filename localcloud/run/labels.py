@@ -40,6 +40,7 @@ def annotations(pairs: Mapping[str, str], field: str) -> None:
 
 
 def _not_reserved(key: str, field: str) -> None:
+    """The real one refuses them "in new resources", since resources of v1 have them; none of v1 exist here, so all are refused."""
     namespace = key.split("/", 1)[0] if "/" in key else ""
     if any(namespace == system or namespace.endswith("." + system) for system in _SYSTEM):
         raise invalid(f"{field}: the key '{key}' is in a reserved namespace; use the corresponding field of the v2 API.")  # [approximated]

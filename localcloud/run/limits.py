@@ -3,6 +3,8 @@
 import json
 from collections.abc import Container, Iterable, Sequence
 
+from google.cloud import run_v2
+
 from localcloud.naming import ServiceName
 from localcloud.state import StoredService
 from localcloud.wire import Code, Refusal
@@ -24,12 +26,20 @@ def room_for_service(name: ServiceName, services: Iterable[StoredService]) -> No
         raise _exhausted(f"{_MOST_SERVICES} services", "delete some")
 
 
-def room_for_tags(name: ServiceName, tags: int, services: Iterable[StoredService]) -> None:
-    """Refuse more tags than all services of a region may have together; `tags` are those that this service is to have."""
+def tidied(
+    name: ServiceName, traffic: Sequence[run_v2.TrafficTarget], old: Container[str], services: Iterable[StoredService]
+) -> list[run_v2.TrafficTarget]:
+    """What is left of a service's traffic where a region has more tags than it may: of the `old` ones those without a percentage go.
+
+    The oldest come first: "in historical order"; their order is that of the targets [approximated]. If that is not enough, it is refused.
+    """
     others = [each for each in _neighbours(name, services) if each.name != str(name)]
     taken = sum(bool(target["tag"]) for each in others for target in json.loads(each.routes))
-    if taken + tags > _MOST_TAGS:
+    beyond = max(taken + sum(bool(target.tag) for target in traffic) - _MOST_TAGS, 0)
+    going = {target.tag for target in [each for each in traffic if each.tag in old and not each.percent][:beyond]}
+    if len(going) < beyond:
         raise _exhausted(f"{_MOST_TAGS} revision tags", "remove some from services' traffic")
+    return [target for target in traffic if target.tag not in going]
 
 
 def _neighbours(name: ServiceName, services: Iterable[StoredService]) -> list[StoredService]:

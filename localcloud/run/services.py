@@ -143,9 +143,9 @@ class Services:
         defaults.fill_service(service)
         validation.service(service, name.service)
         validation.traffic(service.traffic, name.service)
-        tags = {target.tag for target in service.traffic if target.tag}
-        if tags - {target.tag for target in (before.traffic if before else ())}:
-            limits.room_for_tags(name, len(tags), self._state.services())
+        old = {target.tag for target in (before.traffic if before else ()) if target.tag}
+        if {target.tag for target in service.traffic if target.tag} - old:
+            service.traffic = limits.tidied(name, list(service.traffic), old, self._state.services())
         revision = self._new_revision(name, stored, service, before, author)
         service = changes.stamped(service, author)
         if revision is not None:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from clouds import latest, pinned
 
 from localcloud.naming import ServiceName, check_place
 from localcloud.run import limits
@@ -31,11 +32,21 @@ def test_a_region_has_room_for_a_thousand_services() -> None:
     assert refused.value.code is Code.RESOURCE_EXHAUSTED
 
 
-def test_a_region_has_room_for_two_thousand_tags() -> None:
-    own = [StoredService(str(APP), b"", routes=json.dumps([{"tag": "old"}] * 500))]  # replaced by what is asked for
-    limits.room_for_tags(APP, 1000, [*region(10, 100), *own])
+def test_beyond_two_thousand_tags_the_oldest_of_the_service_without_a_percentage_go() -> None:
+    own = StoredService(str(APP), b"", routes=json.dumps([{"tag": "old"}] * 500))  # replaced by what is asked for
+    asked = [latest(100), pinned("app-1", 0, "one"), pinned("app-2", 0, "two"), pinned("app-3", 0, "new"), pinned("app-4", 0)]
+
+    def left(others: int) -> list[str]:
+        services = [*region(1, others), *region(1, 2000, name="elsewhere"), own]
+        return [target.tag for target in limits.tidied(APP, asked, {"one", "two"}, services)]
+
+    assert left(1997) == ["", "one", "two", "new", ""]
+    assert left(1998) == ["", "two", "new", ""]
+    assert left(1999) == ["", "new", ""]
     with pytest.raises(Refusal, match="at most 2000 revision tags in a region; remove some"):
-        limits.room_for_tags(APP, 1001, [*region(10, 100), *own])
+        left(2000)
+    asked[1].percent = 1
+    assert left(1998) == ["", "one", "new", ""]
 
 
 @pytest.mark.parametrize("place", ["projects/p/locations/-", "projects/-/locations/r"])

@@ -151,6 +151,8 @@ OURS = [
     pytest.param(service(container={"name": "A"}), "must be a DNS label", id="container name"),
     pytest.param(service(container={"depends_on": ["x"]}), "depends_on: 'x' is not the name", id="a container that waits for nobody"),
     pytest.param(service(container={"working_dir": "app"}), "working_dir: must be an absolute path", id="working directory"),
+    pytest.param(service(container={"args": ["a"] * 1001}), "1001 arguments; at most 1000", id="a thousand arguments and one"),
+    pytest.param(service(container={"env": [{"name": f"A{i}"} for i in range(1001)]}), "1001 variables", id="a variable too many"),
     pytest.param(service(container={"args": ["a\0"]}), "must not contain NUL", id="an argument with a NUL"),
     pytest.param(service(container={"env": [{"name": "A", "value": "a\0"}]}), "must not contain NUL", id="a value with a NUL"),
     pytest.param(service(mounted(MEMORY, name="m", mount_path="/a/../")), "mount_path: must not be /", id="a mount over everything"),
