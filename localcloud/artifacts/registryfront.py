@@ -6,6 +6,7 @@ https://distribution.github.io/distribution/spec/api/ ; refusals as https://clou
 import base64
 import binascii
 import contextlib
+import logging
 import random
 import re
 import secrets
@@ -20,6 +21,8 @@ from multidict import CIMultiDict
 from localcloud.artifacts.catalog import Catalog
 from localcloud.artifacts.distribution import RegistryDown
 from localcloud.state import State
+
+log = logging.getLogger(__name__)
 
 _KEY: Final = "registry"  # in the table of ports
 _PORTS: Final = range(12000, 20000)  # below those of the services, and below those that the system gives to outgoing connections
@@ -231,11 +234,14 @@ def _password(authorization: str) -> str:
 
 def _bound(host: str, state: State, wanted: int) -> socket.socket:
     """A socket on the port that is asked for, else on the one that it always had, else on a free one."""
-    kept = state.port(_KEY, "")
-    choices = random.sample(_PORTS, 50)
-    for port in [wanted] if wanted else [*([kept] if kept else []), *choices, 0]:
+    kept = state.port(_KEY, "") if not wanted else None
+    for port in [wanted] if wanted else [*([kept] if kept else []), *random.sample(_PORTS, 50), 0]:
         with contextlib.suppress(OSError):
-            return _listening(host, port)
+            door = _listening(host, port)
+            if kept and port != kept:
+                taken = f"Port {kept} on {host}, which images are named by, is in use by another program: the registry is now on"
+                log.warning("%s port %d. End what listens there and start again, or push the images again.", taken, door.getsockname()[1])
+            return door
     raise CannotListen(f"Port {wanted} on {host} is in use: choose another with --registry-port, or end what listens there.")
 
 

@@ -113,7 +113,7 @@ def request_entry(
     project: str, region: str, service: str, revision: str, instance: str, *,
     method: str, url: str, status: int, request_size: int, response_size: int, user_agent: str, remote_ip: str,
     latency_s: float, protocol: str, trace: str, start_ts: Moment, labels: Mapping[str, str] | None = None,
-    referer: str = "", server_ip: str = "", span: str = "", remark: str = "",
+    referer: str = "", server_ip: str = "", span: str = "", sampled: bool = False, remark: str = "",
 ) -> Any:  # fmt: skip
     """The entry of the request log; it is written when the request has ended and bears the time of its start.
 
@@ -135,7 +135,7 @@ def request_entry(
     request.remote_ip, request.protocol = remote_ip, protocol
     request.latency.seconds, request.latency.nanos = divmod(spent, _NANO)
     entry.receive_timestamp.CopyFrom(timestamp(start + spent))
-    entry.span_id = span
+    entry.span_id, entry.trace_sampled = span, sampled
     if remark:
         entry.text_payload = remark
     return entry

@@ -48,7 +48,6 @@ _BUFFERED: Final = 20_000  # beyond it a writer flushes itself, and entries that
 _PAGE_BYTES: Final = 3 * 2**20  # gRPC refuses messages over 4 MiB, unless told otherwise
 _TOKEN_SECONDS: Final = 24 * 3600
 _TAILED: Final = 1000
-_SEARCH_S: Final = 2.0  # then a page ends, even an empty one, and its token goes on from there [ListLogEntriesResponse.next_page_token]
 _NANO: Final = 1_000_000_000
 _INT64: Final = 2**63 - 1
 Row = tuple[str, str, int, int, int, str, str, str, str, bytes]
@@ -70,11 +69,12 @@ class LogStore:
     `write` only appends to memory; a thread commits every 50 ms, and every reader commits first, so that what was written is
     read (unless `delay_s` or `fate` holds it back). The file is in WAL mode: a killed process loses at most its last 50 ms and
     never the file.
-    Beyond `max_rows` or `max_bytes` the oldest entries go.
+    Beyond `max_rows` or `max_bytes` the oldest entries go. After `search_s` a page ends, even an empty one, and its token goes on
+    from there [ListLogEntriesResponse.next_page_token].
     """
 
-    def __init__(self, path: Path, max_rows: int = 200_000, max_bytes: int = 256 * 2**20) -> None:
-        self._path = path
+    def __init__(self, path: Path, max_rows: int = 200_000, max_bytes: int = 256 * 2**20, search_s: float = 2.0) -> None:
+        self._path, self._search_s = path, search_s
         self._max_rows, self._max_bytes = max_rows, max_bytes
         path.parent.mkdir(parents=True, exist_ok=True)
         self._inbox = Inbox()
@@ -157,7 +157,7 @@ class LogStore:
         weight = 0
         with self._reading() as reader:
             last: tuple[int, str, str, int] = (0, "", "", 0)
-            until = time.monotonic() + _SEARCH_S
+            until = time.monotonic() + self._search_s
             query = f"SELECT {', '.join(_ORDER)}, body FROM entries WHERE {' AND '.join(where)} ORDER BY {order}"
             for *place, body in reader.execute(query, values):
                 entry = shapes.LogEntry.FromString(body)

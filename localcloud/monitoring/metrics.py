@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from localcloud import clock, form
-from localcloud.instances.blueprint import Blueprint
+from localcloud.instances.blueprint import Blueprint, Part
 from localcloud.monitoring.series import (
     BILLED,
     CPU,
@@ -44,12 +46,20 @@ _USAGE_S = 5.0
 _SIDE_BY_SIDE = 16
 
 
+class Member(Protocol):
+    """One container of an instance."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def part(self) -> Part: ...
+
+
 class Pod(Protocol):
     """What one instance runs in."""
 
     @property
-    def id(self) -> str:
-        """The container whose usage is the instance's."""
+    def members(self) -> Sequence[Member]: ...
 
 
 class Census(Protocol):
@@ -94,6 +104,7 @@ class Metrics:
 
     def __init__(self, state: State) -> None:
         self._state, self._db = state, state.connection
+        self._path = Path(self._db.execute("PRAGMA database_list").fetchone()[2])
         self._db.executescript(_SCHEMA)
         self.sampling = Sampling()
         self._requests: dict[tuple[ServiceName, str, int], Tally] = {}
@@ -175,26 +186,25 @@ class Metrics:
         return rows
 
     async def _usages(self, found: tuple[Census, ...], usage: Callable[[str], Awaitable[Usage | None]]) -> list[Row]:
-        """The utilisations of all instances; one value an instance and sample [approximated: the real one samples more often]."""
+        """The utilisations of all containers; one value a container and sample [approximated: the real one samples more often]."""
         doors, read, rows = asyncio.Semaphore(_SIDE_BY_SIDE), dict[str, tuple[float, int]](), []
 
-        async def ask(pod: Pod) -> tuple[str, Usage | None, int] | None:
+        async def ask(member: Member) -> tuple[Member, Usage | None, int]:
             async with doors:
                 with contextlib.suppress(Exception):  # it went meanwhile, or the Engine is away
-                    return pod.id, await asyncio.wait_for(usage(pod.id), _USAGE_S), clock.time_ns()
-            return None
+                    return member, await asyncio.wait_for(usage(member.id), _USAGE_S), clock.time_ns()
+            return member, None, 0
 
         for each in found:
             cpu, memory = Tally(CPU.buckets), Tally(MEMORY.buckets)
-            for answer in await asyncio.gather(*(ask(pod) for pod in each.pods)):
-                container, used, at = answer or ("", None, 0)
+            for member, used, at in await asyncio.gather(*(ask(member) for pod in each.pods for member in tuple(pod.members))):
                 if used is None:
                     continue
-                memory.add(used.memory_bytes / each.blueprint.ingress.memory)
-                read[container] = (used.cpu_seconds, at)
-                before = self._used.get(container)
+                memory.add(used.memory_bytes / member.part.memory)
+                read[member.id] = (used.cpu_seconds, at)
+                before = self._used.get(member.id)
                 if before is not None and at > before[1]:
-                    cpu.add(max(0.0, used.cpu_seconds - before[0]) / ((at - before[1]) / 1e9) / each.blueprint.ingress.cpu)
+                    cpu.add(max(0.0, used.cpu_seconds - before[0]) / ((at - before[1]) / 1e9) / member.part.cpu)
             end = self._began
             start = end - round(self.sampling.period_s * 1e9)
             for metric, tally in ((CPU, cpu), (MEMORY, memory)):
@@ -214,25 +224,40 @@ class Metrics:
             for metric in METRICS:
                 self._db.execute("DELETE FROM samples WHERE metric = ? AND end < ?", (metric, clock.time_ns() - _KEPT_NS))
 
-    def series(self, metric: Metric, project: str, start: int, end: int) -> list[Series]:
-        """The series of a metric in a project (its id or number) with points that end in (start, end] and can be seen by now."""
+    def newest(self) -> int:
+        """How far the samples go: what `series` may be held to, so that the pages of a list stay those of its first one."""
+        with self._reading() as reader:
+            return int(reader.execute("SELECT coalesce(max(number), 0) FROM samples").fetchone()[0])
+
+    def series(self, metric: Metric, project: str, start: int, end: int, newest: int) -> list[Series]:
+        """The series of a metric in a project (its id or number) with points that end in (start, end] and can be seen by now.
+
+        For any thread: it reads by a connection of its own.
+        """
         seen = min(end, clock.time_ns() - round(self.sampling.delay_s * 1e9))
         query = "SELECT project, location, service, revision, labels, start, end, value FROM samples"
-        query += " WHERE metric = ? AND end > ? AND end <= ? ORDER BY end DESC, number DESC"
-        points: dict[tuple[Labels, Labels], list[Point]] = {}
-        for where, location, service, revision, labels, first, last, value in self._db.execute(query, (metric.type, start, seen)):
-            if project not in (where, project_number(where)):
-                continue
-            resource = (
-                ("project_id", where), ("service_name", service), ("revision_name", revision), ("location", location),
-                ("configuration_name", service),
-            )  # fmt: skip
-            key = (tuple((name, text) for name, text in json.loads(labels)), resource)
-            points.setdefault(key, []).append(Point(first, last, _value(metric, json.loads(value))))
-        return [
-            Series(metric.type, labels, resource, metric.kind, metric.value_type, metric.unit, tuple(found))
-            for (labels, resource), found in sorted(points.items(), key=lambda pair: pair[0])
-        ]
+        query += " WHERE metric = ? AND end > ? AND end <= ? AND number <= ? ORDER BY end DESC, number DESC"
+        points: dict[tuple[str, ...], list[Point]] = {}
+        with self._reading() as reader:
+            for *key, first, last, value in reader.execute(query, (metric.type, start, seen, newest)):
+                points.setdefault(tuple(key), []).append(Point(first, last, _value(metric, json.loads(value))))
+        found = [_series(metric, key, tuple(each)) for key, each in points.items() if project in (key[0], project_number(key[0]))]
+        return sorted(found, key=lambda each: (each.labels, each.resource))
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with contextlib.closing(sqlite3.connect(self._path, timeout=5)) as reader:
+            yield reader
+
+
+def _series(metric: Metric, key: Sequence[str], points: tuple[Point, ...]) -> Series:
+    project, location, service, revision, labels = key
+    resource = (
+        ("project_id", project), ("service_name", service), ("revision_name", revision), ("location", location),
+        ("configuration_name", service),
+    )  # fmt: skip
+    named = tuple((name, text) for name, text in json.loads(labels))
+    return Series(metric.type, named, resource, metric.kind, metric.value_type, metric.unit, points)
 
 
 def _row(metric: Metric, name: ServiceName, revision: str, labels: Labels, point: Point) -> Row:

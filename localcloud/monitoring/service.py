@@ -1,5 +1,6 @@
 """Cloud Monitoring v3, MetricService over what was recorded (google/monitoring/v3/metric_service.proto)."""
 
+import asyncio
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import Any
 from google.api import distribution_pb2, label_pb2, metric_pb2, monitored_resource_pb2
 from google.cloud import monitoring_v3
 
+from localcloud.logs.logregex import TooSlow
 from localcloud.monitoring import metricfilter
 from localcloud.monitoring.alignment import Aggregation, aggregated
 from localcloud.monitoring.metricfilter import Filter
@@ -21,7 +23,8 @@ _resource: Any = monitored_resource_pb2
 _label: Any = label_pb2
 _distribution: Any = distribution_pb2
 _PROJECT = re.compile(r"projects/([^/\s]+)")
-_MOST_POINTS = 100_000
+_MOST_POINTS, _MOST_DISTRIBUTIONS = 75_000, 10_000  # what fits into a message of 4 MiB [approximated: 100,000 on Google]
+_INT64 = 2**63 - 1
 _HEADERS: Any = monitoring_v3.ListTimeSeriesRequest.TimeSeriesView.HEADERS
 _KINDS: Any = _metric.MetricDescriptor.MetricKind
 _TYPES: Any = _metric.MetricDescriptor.ValueType
@@ -35,6 +38,12 @@ class Monitoring:
 
     async def ListTimeSeries(self, request: Any, ctx: Context) -> Any:  # noqa: ARG002
         """[metric_service.proto ListTimeSeries] One metric; points newest first."""
+        try:
+            return await asyncio.to_thread(self._listed, request)  # there may be many samples
+        except TooSlow as error:
+            raise metricfilter.invalid(request.filter, str(error)) from None
+
+    def _listed(self, request: Any) -> Any:
         project = _project(request.name)
         wanted = monitoring_v3.ListTimeSeriesRequest.pb(request)
         if request.order_by:
@@ -45,10 +54,12 @@ class Monitoring:
         first, second = _aggregation(wanted.aggregation), _aggregation(wanted.secondary_aggregation)
         if second != Aggregation() and first == Aggregation():
             raise Refusal(Code.INVALID_ARGUMENT, "Field secondaryAggregation may only be specified if aggregation is specified.")
-        found = [each for each in self._metrics.series(metric, project, start, end) if filter_.predicate(_fields(each))]
+        place, newest = _place(request.page_token) or (0, self._metrics.newest())
+        found = [each for each in self._metrics.series(metric, project, start, end, newest) if filter_.predicate(_fields(each))]
         for how in (first, second):
             found = aggregated(found, how, start, end)
-        chosen, token = _page(found, request.page_size, request.page_token, headers=request.view == _HEADERS)
+        chosen, next_place = _page(found, request.page_size, place, headers=request.view == _HEADERS)
+        token = f"{next_place}.{newest}" if next_place else ""
         unit = found[0].unit if found else metric.unit
         return monitoring_v3.ListTimeSeriesResponse.pb()(
             time_series=[_series(each, headers=request.view == _HEADERS) for each in chosen], next_page_token=token, unit=unit
@@ -106,12 +117,21 @@ def _interval(wanted: Any) -> tuple[int, int]:
     """The interval in nanoseconds: (start, end]; without a start it is the moment of its end."""
     if not wanted.interval.HasField("end_time"):
         raise Refusal(Code.INVALID_ARGUMENT, 'Field interval.endTime had an invalid value of "": it is required.')  # [approximated]
-    end: int = wanted.interval.end_time.ToNanoseconds()
-    start: int = wanted.interval.start_time.ToNanoseconds() if wanted.interval.HasField("start_time") else end - 1
+    end = _nanoseconds("interval.endTime", wanted.interval.end_time)
+    start = _nanoseconds("interval.startTime", wanted.interval.start_time) if wanted.interval.HasField("start_time") else end - 1
     if start > end:
         text = f'Field interval.startTime had an invalid value of "{wanted.interval.start_time.ToJsonString()}": it is after the end time.'
         raise Refusal(Code.INVALID_ARGUMENT, text)  # [approximated]
     return start, end
+
+
+def _nanoseconds(field: str, moment: Any) -> int:
+    try:
+        moment.ToJsonString()
+    except ValueError as error:
+        raise Refusal(Code.INVALID_ARGUMENT, f"Field {field} had an invalid value: {error}.") from None  # [approximated]
+    nanos: int = moment.ToNanoseconds()
+    return max(-_INT64, min(_INT64, nanos))  # 64 bits end in the year 2262
 
 
 def _metric_of(filter_: Filter, text: str) -> Metric:
@@ -141,31 +161,38 @@ def _fields(series: Series) -> dict[str, str]:
 
 def _aggregation(given: Any) -> Aggregation:
     names = monitoring_v3.Aggregation
-    return Aggregation(
-        given.alignment_period.ToNanoseconds(),
-        names.Aligner(given.per_series_aligner).name,
-        names.Reducer(given.cross_series_reducer).name,
-        tuple(given.group_by_fields),
-    )
+    try:
+        aligner, reducer = names.Aligner(given.per_series_aligner).name, names.Reducer(given.cross_series_reducer).name
+    except ValueError as error:
+        raise Refusal(Code.INVALID_ARGUMENT, f"Field aggregation had an invalid value: {error}.") from None  # [approximated]
+    return Aggregation(given.alignment_period.ToNanoseconds(), aligner, reducer, tuple(given.group_by_fields))
 
 
-def _page(found: list[Series], size: int, token: str, *, headers: bool) -> tuple[list[Series], str]:
-    """So many points, or so many series where only they are asked for."""
-    if token and not re.fullmatch("[0-9]{1,12}", token):
+def _place(token: str) -> tuple[int, int] | None:
+    """Where a page begins, and how far the samples went when the first one was asked for."""
+    if not token:
+        return None
+    parts = re.fullmatch(r"([0-9]{1,12})\.([0-9]{1,18})", token)
+    if not parts:
         raise Refusal(Code.INVALID_ARGUMENT, f"page_token {token[:40]!r} was not given out by this service.")
+    return int(parts[1]), int(parts[2])
+
+
+def _page(found: list[Series], size: int, first: int, *, headers: bool) -> tuple[list[Series], int]:
+    """So many points, or so many series where only they are asked for; and where the next page begins (0: there is none)."""
     if size < 0:
         raise Refusal(Code.INVALID_ARGUMENT, f"page_size is {size}; it must not be negative.")
-    first = int(token or 0)
-    last = first + min(size or _MOST_POINTS, _MOST_POINTS)
+    most = _MOST_DISTRIBUTIONS if found and found[0].value_type == "DISTRIBUTION" else _MOST_POINTS
+    last = first + min(size or most, most)
     if headers:
-        return found[first:last], str(last) if last < len(found) else ""
+        return found[first:last], last if last < len(found) else 0
     chosen, before = [], 0
     for series in found:
         inside = series.points[max(0, first - before) : max(0, last - before)]
         before += len(series.points)
         if inside:
             chosen.append(replace(series, points=inside))
-    return chosen, str(last) if last < before else ""
+    return chosen, last if last < before else 0
 
 
 def _series(series: Series, *, headers: bool) -> Any:

@@ -18,6 +18,7 @@ from localcloud.wire import Code, Context, Refusal
 _Empty: Any = empty_pb2.Empty  # type: ignore[attr-defined]  # generated modules have no types
 _LARGEST = 64 * 1024
 _PROJECT = re.compile(r"projects/([^/\s]+)")
+_FARTHEST_NS = 100 * 366 * 24 * 3600 * 10**9  # [approximated]
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _ANNOTATION = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?")
 _CHANGED_BY_UPDATE = frozenset({"labels", "annotations", "version_aliases", "expire_time", "ttl", "topics", "rotation"})
@@ -158,8 +159,10 @@ class Secrets:
         return found
 
     def _written(self, secret: secretmanager_v1.Secret) -> secretmanager_v1.Secret:
-        if "ttl" in secret:  # input only: what is told is when its time is over
-            secret.expire_time = clock.now() + secret.ttl
+        """Keep a secret; a `ttl` is input only: what is told is when its time is over."""
+        kept = secretmanager_v1.Secret.pb(secret)
+        if kept.HasField("ttl"):
+            kept.expire_time.FromNanoseconds(clock.time_ns() + kept.ttl.ToNanoseconds())
         secret.etag = _new_etag()
         self._store.put(secret)
         return secret
@@ -207,6 +210,10 @@ def _check(secret: secretmanager_v1.Secret, versions: set[int]) -> None:
     if bad or len(secret.labels) > 64:
         which = f": [{bad[0]}]" if bad else ", there are more than 64"
         raise Refusal(Code.INVALID_ARGUMENT, f"Field [secret.labels] is invalid{which}.")
+    kept = secretmanager_v1.Secret.pb(secret)
+    for field, now in (("expire_time", clock.time_ns()), ("ttl", 0)):
+        if kept.HasField(field) and not _later(getattr(kept, field), now):  # [approximated: the text, the bound]
+            raise Refusal(Code.INVALID_ARGUMENT, f"Field [secret.{field}] is invalid: it must be later than now, and within 100 years.")
     size = sum(len(key.encode()) + len(value.encode()) for key, value in secret.annotations.items())
     if size >= 16 * 1024 or not all(_ANNOTATION.fullmatch(key) for key in secret.annotations):
         raise Refusal(Code.INVALID_ARGUMENT, "Field [secret.annotations] is invalid.")
@@ -218,6 +225,11 @@ def _check(secret: secretmanager_v1.Secret, versions: set[int]) -> None:
         if number not in versions:
             text = f"Field [secret.version_aliases] is invalid: [{alias}] means version {number}, which does not exist."
             raise Refusal(Code.INVALID_ARGUMENT, text)
+
+
+def _later(given: Any, now: int) -> bool:
+    nanos: int = given.seconds * 10**9 + given.nanos
+    return 0 <= int(given.nanos) < 10**9 and now < nanos < now + _FARTHEST_NS
 
 
 def _of_label(text: str) -> bool:

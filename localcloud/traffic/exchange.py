@@ -20,6 +20,7 @@ class Exchange:
     path: str
     trace: str
     span: str
+    sampled: bool
     blueprint: Blueprint | None = None
     instance: str = ""
     status: int = 0

@@ -10,8 +10,8 @@ from multidict import CIMultiDict
 _HOP_BY_HOP = {
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "expect",
 }  # fmt: skip
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}.*")
-_CLOUD_TRACE = re.compile(r"([0-9a-fA-F]{32})(?:/(\d{1,20}))?.*", re.ASCII)
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2}).*")
+_CLOUD_TRACE = re.compile(r"([0-9a-fA-F]{32})(?:/(\d{1,20}))?(?:;o=(\d))?.*", re.ASCII)
 
 
 def end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
@@ -37,15 +37,15 @@ def forwarded(request: web.BaseRequest, trace: str, span: str) -> CIMultiDict[st
     return headers
 
 
-def trace(request: web.BaseRequest) -> tuple[str, str]:
-    """The trace and span that the client is in, or new ones."""
+def trace(request: web.BaseRequest) -> tuple[str, str, bool]:
+    """The trace and span that the client is in, or new ones; and whether the client has them recorded."""
     found = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
     if found:
-        return found[1], found[2]
+        return found[1], found[2], bool(int(found[3], 16) & 1)
     found = _CLOUD_TRACE.fullmatch(request.headers.get("X-Cloud-Trace-Context", ""))
     if found:
-        return found[1].lower(), f"{int(found[2] or 0) % 2**64 or 1:016x}"
-    return f"{random.getrandbits(128):032x}", f"{random.getrandbits(64) or 1:016x}"
+        return found[1].lower(), f"{int(found[2] or 0) % 2**64 or 1:016x}", found[3] == "1"
+    return f"{random.getrandbits(128):032x}", f"{random.getrandbits(64) or 1:016x}", False
 
 
 def bearers(headers: CIMultiDict[str]) -> tuple[str, list[str]]:

@@ -257,6 +257,7 @@ class Proxy:
             referer=request.headers.get("Referer", ""),
             server_ip=self._host,
             span=exchange.span,
+            sampled=exchange.sampled,
             remark=exchange.remark,
         )
         self._store_entry(make)

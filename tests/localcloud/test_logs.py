@@ -1,5 +1,6 @@
 """Cloud Logging of the local cloud, seen by the official client, and the store beneath it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -207,9 +208,16 @@ def test_the_store_gives_exactly_what_the_filter_lets_through(store: LogStore, t
         ({"page_token": "made up"}, "page_token is not of this request"),
         ({"resource_names": []}, "At least one resource name"),
         ({"resource_names": ["demo"]}, "Invalid resource name: 'demo'"),
+        ({"resource_names": [f"projects/p{number}" for number in range(101)]}, "at most 100"),
+        ({"filter": "severity>=" + "9" * 30}, "is not a severity"),
+        ({"filter": "severity<" + "1" * 5000}, "Invalid filter at line 1, column 10"),
+        ({"filter": 'textPayload=~"(a|aa)+$"'}, "takes too long"),
+        ({"filter": 'textPayload=~"' + "x{1000}" * 2000 + '"'}, "too large"),
+        ({"order_by": "x" * 50_000}, "order_by is 'x{1000}"),
     ],
 )
-def test_a_bad_list_request_is_refused_with_a_reason(logging: Any, wrong: dict[str, Any], says: str) -> None:
+def test_a_bad_list_request_is_refused_with_a_reason(store: LogStore, logging: Any, wrong: dict[str, Any], says: str) -> None:
+    store.write([line("a" * 60 + "!", 0)])
     with pytest.raises(exceptions.InvalidArgument, match=says):
         logging.list_log_entries(request={"resource_names": [PROJECT], **wrong})
 
@@ -236,6 +244,16 @@ def test_a_page_token_is_good_for_a_day(store: LogStore) -> None:
             store.list([PROJECT], page_token=token)
     finally:
         clock.put_off(0)
+
+
+def test_a_search_that_takes_long_gives_short_pages_and_the_place_to_go_on_from(tmp_path: Path) -> None:
+    with contextlib.closing(LogStore(tmp_path / "logs.db", search_s=0)) as store:
+        store.write([line(str(number), number) for number in range(5)])
+        page, found = store.list([PROJECT], "textPayload=3"), list[str]()
+        while page.next_page_token:
+            found += texts(page.entries)
+            page = store.list([PROJECT], "textPayload=3", page_token=page.next_page_token)
+        assert found + texts(page.entries) == ["3"]
 
 
 def test_the_default_page_has_fifty_entries_and_the_last_one_no_token(store: LogStore, logging: Any) -> None:

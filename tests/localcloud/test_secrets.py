@@ -12,6 +12,8 @@ from clouds import PARENT, SOON, Cloud, eventually
 from google.api_core import exceptions
 from google.cloud import run_v2, secretmanager_v1
 from google.cloud.secretmanager_v1 import SecretManagerServiceClient, SecretVersion
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from localcloud.secrets.secretmanager import crc32c
 
@@ -50,6 +52,20 @@ def test_a_secret_is_read_by_number_by_latest_and_by_an_alias(manager: SecretMan
     assert secret.name.startswith("projects/")
     assert secret.name.split("/")[1].isdigit()  # the real service answers with the project's number
     assert manager.access_secret_version(name=f"{secret.name}/versions/1").payload.data == b"one"
+
+
+TIMES = (
+    {"ttl": Duration(seconds=315_576_000_000)},
+    {"ttl": Duration(seconds=-5)},
+    {"expire_time": Timestamp(seconds=2**62)},
+    {"expire_time": Timestamp(seconds=5)},
+)
+
+
+@pytest.mark.parametrize("wrong", TIMES, ids=str)
+def test_a_secret_whose_time_cannot_be_is_refused(manager: SecretManagerServiceClient, wrong: dict[str, Any]) -> None:
+    with pytest.raises(exceptions.InvalidArgument, match="must be later than now"):
+        made(manager, "timely", **wrong)
 
 
 @pytest.mark.parametrize(("data", "checksum"), [(b"123456789", 0xE3069283), (bytes(32), 0x8A9136AA)])

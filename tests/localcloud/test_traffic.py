@@ -218,7 +218,8 @@ def test_each_request_is_one_log_entry(cloud: Cloud, web: str) -> None:
     request = entry.http_request
     assert (request.request_method, request.status, request.user_agent, request.remote_ip) == ("GET", 404, "me/1", "127.0.0.1")
     assert request.request_url == web + "/status?code=404&once"
-    assert (entry.trace, entry.span_id) == (f"projects/test-project/traces/{trace}", "b7ad6b7169203331")
+    seen = (entry.trace, entry.span_id, entry.trace_sampled)
+    assert seen == (f"projects/test-project/traces/{trace}", "b7ad6b7169203331", True)
     assert entry.severity == 400
     assert request.response_size == len(b"as asked")
     assert entry.labels["instanceId"]
