@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from localcloud import snapshot
+from localcloud import httplog, snapshot
 from localcloud.form import Unusable
 from localcloud.instances.engine import Engine
 from localcloud.server import CannotServe, Settings, offline, remove_containers, serve
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _COMMANDS[given[0]](given[1:])
         settings = _settings(given)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+        httplog.shorten()
         asyncio.run(serve(settings))
     except (CannotServe, OSError) as error:
         print(f"localcloud: {error}", file=sys.stderr)

@@ -93,6 +93,8 @@ class Pool:
     @property
     def spare(self) -> list[Instance]:
         """The instances without a request that are not kept, the longest idle first."""
+        if all(each.requests for each in self.instances):
+            return []
         idle = sorted((each for each in self.instances if not each.requests), key=lambda each: each.last_used)
         kept = 0 if self.retired else self.blueprint.least
         return idle[: max(len(self.instances) - kept, 0)] if not (self.retired and self.line) else []

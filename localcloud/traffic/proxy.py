@@ -216,7 +216,7 @@ class Proxy:
         exchange.status = answer.status
         if length and content.is_eof() and content.total_bytes:  # short, and all there: one write
             exchange.sent = content.total_bytes
-            return web.Response(status=answer.status, reason=answer.reason, headers=outward, body=await content.read())
+            return web.Response(status=answer.status, reason=answer.reason, headers=outward, body=content.read_nowait(-1))
         response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=outward)
         await response.prepare(request)
         async for chunk in content.iter_any():

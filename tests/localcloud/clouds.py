@@ -65,13 +65,17 @@ class Cloud:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert "serves on" in line, (self.state.parent / f"{self.clone}.log").read_text()[-3000:]
+        assert "serves on" in line, self.own_log()[-3000:]
         channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
         self.services = run_v2.ServicesClient(transport=run_v2.ServicesClient.get_transport_class("grpc")(channel=channel))
         self.revisions = run_v2.RevisionsClient(transport=run_v2.RevisionsClient.get_transport_class("grpc")(channel=channel))
         self.logging = LoggingServiceV2Client(transport=LoggingServiceV2Client.get_transport_class("grpc")(channel=channel))
         self.channel = channel
         self.admin = (self.state / "admin").read_text().strip()
+
+    def own_log(self) -> str:
+        """What its process has logged."""
+        return (self.state.parent / f"{self.clone}.log").read_text()
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         assert self.process is not None

@@ -80,10 +80,12 @@ def test_requests_without_a_path_of_their_own_are_answered_and_logged_with_a_san
     ]  # fmt: skip
 
 
-def test_headers_that_are_too_big_or_no_headers_are_refused_and_nobody_else_notices(plane: str) -> None:
+def test_headers_that_are_too_big_or_no_headers_are_refused_in_one_line_and_nobody_else_notices(cloud: Cloud, plane: str) -> None:
     for head in (b"X: " + b"x" * 70_000, b"no header", b"Content-Length: 3\r\nTransfer-Encoding: chunked"):
         assert b" 400 " in spoken(plane, b"GET / HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n").split(b"\r\n")[0], head[:40]
     assert httpx.get(plane, headers={"X": "x" * 30_000}).text == "hallo"
+    told = cloud.own_log()
+    assert (told.count("; the answer was 400: "), told.count("Traceback")) == (3, 0)
 
 
 def test_the_instance_learns_who_asked_and_how(plane: str) -> None:
