@@ -47,6 +47,7 @@ from localcloud.traffic.identity import Identity
 from localcloud.traffic.proxy import Proxy
 
 log = logging.getLogger(__name__)
+_LOG_MEGABYTES = 256
 _STEP_S, _REMOVAL_S = 10.0, 60.0  # how long each part may take to end, and the removal of all containers
 
 
@@ -79,8 +80,7 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     _enough_files()
     lock = only_one(settings.state)
-    state = State(settings.state / "cloud.sqlite")
-    store = LogStore(settings.state / "logs.sqlite", max_bytes=settings.log_megabytes * 2**20)
+    state, store = _opened(settings.state, settings.log_megabytes)
     secrets = SecretStore(state)
     metrics = Metrics(state)
     engine = Engine(settings.clone, published=settings.published_ports)
@@ -122,7 +122,7 @@ async def serve(settings: Settings) -> None:
     await proxy.open()
     await reconciler.restore()
     fleet.watch(reconciler.blueprints)
-    operations.resume(jobs.again)
+    operations.resume(lambda line: artifacts.again(line) or jobs.again(line))
     metrics.watch(fleet.census, engine.usage)
     await server.start()
     address = await admin.open(settings.admin_port, settings.state / "admin")
@@ -154,10 +154,18 @@ def offline(folder: Path) -> Iterator[tuple[State, LogStore]]:
     """A state that no local cloud uses meanwhile, and its log."""
     lock = only_one(folder)
     try:
-        with closing(State(folder / "cloud.sqlite")) as state, closing(LogStore(folder / "logs.sqlite")) as store:
+        state, store = _opened(folder, _LOG_MEGABYTES)
+        with closing(state), closing(store):
             yield state, store
     finally:
         os.close(lock)
+
+
+def _opened(folder: Path, log_megabytes: int) -> tuple[State, LogStore]:
+    state = State(folder / "cloud.sqlite")
+    store = LogStore(folder / "logs.sqlite", max_bytes=log_megabytes * 2**20)
+    snapshot.finish(state, store)
+    return state, store
 
 
 def _tell(settings: Settings, admin: str) -> None:

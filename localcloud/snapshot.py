@@ -84,8 +84,21 @@ def write(snapshot: Snapshot, state: State, store: LogStore) -> None:
             state.put_service(service)
         for revision in snapshot.revisions:
             state.put_revision(revision)
-        store.write(snapshot.entries)
+        bodies = [(each.SerializeToString(),) for each in snapshot.entries]
+        state.connection.executemany("INSERT INTO arriving (body) VALUES (?)", bodies)
+    finish(state, store)
+
+
+def finish(state: State, store: LogStore) -> None:
+    """Hand the log the entries that were taken in: they are in another file, and the process may have ended before this was done.
+
+    Entries that the log has already are dropped there: they keep their insertId.
+    """
+    arriving = [body for (body,) in state.connection.execute("SELECT body FROM arriving")]
+    if arriving:
+        store.write([entries.LogEntry.FromString(body) for body in arriving])
         store.flush()
+        state.connection.execute("DELETE FROM arriving")
 
 
 def route(state: State, store: LogStore, take_up: Callable[[Iterable[str]], None]) -> Answer:

@@ -25,6 +25,7 @@ CREATE INDEX IF NOT EXISTS revisions_active ON revisions (service) WHERE phase =
 CREATE TABLE IF NOT EXISTS operations (number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE NOT NULL, body BLOB NOT NULL,
     done INTEGER NOT NULL, resume TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS ports (service TEXT NOT NULL, tag TEXT NOT NULL, port INTEGER NOT NULL UNIQUE, PRIMARY KEY (service, tag));
+CREATE TABLE IF NOT EXISTS arriving (body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS cursors (container TEXT NOT NULL, stream TEXT NOT NULL, stamp TEXT NOT NULL, PRIMARY KEY (container, stream));
 """
 
@@ -124,18 +125,17 @@ class State:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._update()
-        self._db.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
 
     def _update(self) -> None:
-        """Bring the file of an earlier version to this one's form."""
+        """Make the tables, or bring the file of an earlier version to this one's form; all or nothing."""
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > _VERSION:
             raise sqlite3.DatabaseError(f"it was written by a later version of the local cloud: {version}, and this one knows {_VERSION}")
-        if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'revisions'").fetchone():
-            with self.transaction():
-                for change in _CHANGES[version:]:
-                    self._db.execute(change)
-                self._db.execute(f"PRAGMA user_version = {_VERSION}")
+        with self.transaction():
+            earlier = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'revisions'").fetchone()
+            for statement in (*(_CHANGES[version:] if earlier else ()), *_SCHEMA.split(";")):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {_VERSION}")
 
     @property
     def connection(self) -> Connection:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -117,10 +117,10 @@ class Catalog:
         tags = set(known[digest].tags if digest in known else ()) | ({tag} if tag else set())
         await self._remembered(where, digest, sorted(tags), known.get(digest))
 
-    async def delete(self, where: str, digests: Iterable[str]) -> None:
+    async def delete(self, where: str, digests: Collection[str]) -> None:
         """Delete images with their tags, here and in the registry; indexes first, for they name the others."""
-        images = self._seen(where)
-        for digest in sorted(digests, key=lambda each: "index" not in images[each].media_type and "list" not in images[each].media_type):
+        images = {digest: image for digest, image in self._seen(where).items() if digest in digests}
+        for digest in sorted(images, key=lambda each: "index" not in images[each].media_type and "list" not in images[each].media_type):
             await self.distribution.delete(where, digest)
         self._forget(where, digests)
 

@@ -11,6 +11,7 @@ from google.protobuf import empty_pb2
 
 from localcloud.artifacts.catalog import Catalog
 from localcloud.artifacts.distribution import RegistryDown
+from localcloud.operations import Job, Work
 from localcloud.pages import page
 from localcloud.wire import Code, Context, Refusal
 
@@ -23,13 +24,14 @@ _VERSION: Final = re.compile(rf"({REPOSITORY}/packages/[^/]+)/versions/(sha256:[
 _TAG_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _TAG_FILTER: Final = re.compile(r'\s*(?:version|name)\s*=\s*"([^"]+)"\s*')
 _MISSING: Final = "Requested entity was not found."
+_KINDS: Final = ("create-repository", "delete-repository", "delete-images")
 _AT_ONCE: Final = 50  # [BatchDeleteVersionsRequest]: at most 10000; here the registry is asked one by one
 
 
 class Starter(Protocol):
     """What starts long-running operations (`localcloud.operations.Operations`)."""
 
-    def start(self, parent: str, metadata_pb: Any, coroutine: Any) -> Any: ...
+    def start(self, parent: str, metadata_pb: Any, work: Work, *, resume: str) -> Any: ...
 
 
 class Packages:
@@ -38,6 +40,28 @@ class Packages:
     def __init__(self, catalog: Catalog, operations: Starter) -> None:
         self._catalog = catalog
         self._operations = operations
+
+    # operations: each is kept with a line that says what it does, so that a restart can do it again
+
+    def again(self, line: str) -> Job | None:
+        """The work that a line names; None if it names none of these."""
+        kind, _, what = line.partition(" ")
+        return Job(self._work(kind, what)) if kind in _KINDS else None
+
+    def _begin(self, name: str, kind: str, what: str) -> Any:
+        parent = name.partition("/repositories/")[0]
+        return self._operations.start(parent, ar.OperationMetadata(), self._work(kind, what), resume=f"{kind} {what}")
+
+    async def _work(self, kind: str, what: str) -> Any:
+        if kind == "create-repository":
+            return self._repository(what)[0]
+        with reachable():
+            if kind == "delete-repository" and (found := self._catalog.repository(what)) is not None:
+                await self._catalog.remove(what, found[1])
+            for images in what.split() if kind == "delete-images" else ():
+                where, _, digests = images.partition("@")
+                await self._catalog.delete(where, digests.split(","))
+        return _Empty()
 
     # packages
 
@@ -61,13 +85,7 @@ class Packages:
         repository, path, image = self._placed(request.name)
         versions = await self._versions(request.name)
         only(versions)
-
-        async def deleted() -> Any:
-            with reachable():
-                await self._catalog.delete(f"{path}/{image}", [digest for digest, _ in versions])
-            return _Empty()
-
-        return self._operations.start(repository.partition("/repositories/")[0], ar.OperationMetadata(), deleted())
+        return self._begin(repository, "delete-images", f"{path}/{image}@{','.join(digest for digest, _ in versions)}")
 
     async def _package(self, repository: str, path: str, image: str) -> Any | None:
         """[approximated] Its times are those of its images."""
@@ -111,16 +129,10 @@ class Packages:
                 tags = ", ".join(image.tags)
                 text = f"cannot delete version {digest} because it is tagged: {tags}. Delete the tags first, or use force."
                 raise Refusal(Code.FAILED_PRECONDITION, text)
-            wanted.setdefault(package, []).append(digest)
-
-        async def deleted() -> Any:
-            with reachable():
-                for package, digests in {} if validate_only else wanted.items():
-                    _repository, path, image = self._placed(package)
-                    await self._catalog.delete(f"{path}/{image}", digests)
-            return _Empty()
-
-        return self._operations.start(names[0].partition("/repositories/")[0], ar.OperationMetadata(), deleted())
+            _repository, path, image = self._placed(package)
+            wanted.setdefault(f"{path}/{image}", []).append(digest)
+        images = [] if validate_only else [f"{where}@{','.join(digests)}" for where, digests in wanted.items()]
+        return self._begin(names[0], "delete-images", " ".join(images))
 
     async def _versions(self, package: str, wanted: str = "") -> list[tuple[str, Any]]:
         repository, path, image = self._placed(package)

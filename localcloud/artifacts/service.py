@@ -70,12 +70,8 @@ class Artifacts(Packages):
             name=name, format_=formats.DOCKER, mode=ar.Repository.Mode.STANDARD_REPOSITORY, description=request.repository.description,
             labels=request.repository.labels, create_time=now, update_time=now,
         )  # fmt: skip
-        repository = self._catalog.add(wanted, project, request.repository_id, location)
-
-        async def created() -> Any:
-            return repository
-
-        return self._operations.start(request.parent, ar.OperationMetadata(), created())
+        self._catalog.add(wanted, project, request.repository_id, location)
+        return self._begin(name, "create-repository", name)
 
     async def UpdateRepository(self, request: Any, _: Context) -> Any:
         kept, _path = self._repository(request.repository.name)
@@ -92,14 +88,8 @@ class Artifacts(Packages):
         return kept
 
     async def DeleteRepository(self, request: Any, _: Context) -> Any:
-        _repository, path = self._repository(request.name)
-
-        async def deleted() -> Any:
-            with reachable():
-                await self._catalog.remove(request.name, path)
-            return _Empty()
-
-        return self._operations.start(request.name.partition("/repositories/")[0], ar.OperationMetadata(), deleted())
+        self._repository(request.name)
+        return self._begin(request.name, "delete-repository", request.name)
 
     # images
 

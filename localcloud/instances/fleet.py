@@ -29,6 +29,7 @@ KEPT = _STARTING + ("MANUAL_OR_CUSTOMER_MIN_INSTANCE - Instance started because 
 
 MOST_CONTAINERS = 40
 _BAD_ANSWERS = 20  # "20 sequential 5xx responses": formerly documented
+_ADOPTION_S = 3.0  # how long the Engine may take to tell what runs before the local cloud serves without it
 _ROOM_S = 15.0  # how long a start waits for another container to go
 
 
@@ -144,10 +145,17 @@ class Fleet:
             if pool is not None:
                 self._retire(pool)
 
-    async def adopt(self, blueprints: Mapping[str, Blueprint]) -> None:
-        """Take up what runs already."""
+    async def adopt(self, blueprints: Callable[[], Mapping[str, Blueprint]]) -> None:
+        """Take up what runs already; goes on in the background if the Engine takes long: who asks meanwhile waits as for a start."""
+        adoption = self._spawn(self._adopt(blueprints, time.monotonic() + _ADOPTION_S))
+        await asyncio.wait({adoption}, timeout=_ADOPTION_S)
+
+    async def _adopt(self, blueprints: Callable[[], Mapping[str, Blueprint]], deadline: float) -> None:
         for pod in await self._pods.adopt(blueprints):
-            self._found(pod)
+            if time.monotonic() < deadline:
+                self._found(pod)
+            else:
+                self._found_late(pod)
 
     def watch(self, blueprints: Callable[[], Mapping[str, Blueprint]]) -> None:
         """Begin to notice instances that end or idle; `blueprints` are those of all ready revisions."""
@@ -343,10 +351,11 @@ class Fleet:
                 self._grow(pool)
                 self._trim(pool)
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[None]":
         task = asyncio.create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _guarded(self, work: Coroutine[Any, Any, Any]) -> None:
         try:

@@ -52,6 +52,7 @@ class Pods:
         self._db = state.connection
         self._db.execute(_SCHEMA)
         self._pods: dict[str, Pod] = {}  # by instance: serving, starting or stopping
+        self._adopting = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: Callable[[Pod], None] = lambda _: None
 
@@ -84,12 +85,20 @@ class Pods:
         """
         await asyncio.wait({self._let_go(pod, grace_s)})
 
-    async def adopt(self, blueprints: Mapping[str, Blueprint]) -> list[Pod]:
-        """Take up the pods that run already; store what the others printed, and remove those and what belongs to nobody."""
+    async def adopt(self, ready: Callable[[], Mapping[str, Blueprint]]) -> list[Pod]:
+        """Take up the pods that run already; store what the others printed, and remove those and what belongs to nobody.
+
+        `ready` gives the blueprints of all ready revisions: it is asked when the Engine has answered.
+        """
+        async with self._adopting:
+            return await self._adopt(ready)
+
+    async def _adopt(self, ready: Callable[[], Mapping[str, Blueprint]]) -> list[Pod]:
         groups: dict[str, list[Container]] = {}
         for each in await self._engine.containers():
             if each.instance not in self._pods:
                 groups.setdefault(each.instance, []).append(each)
+        blueprints = ready()
         proved = {row[0] for row in self._db.execute("SELECT instance FROM pods")}
         adopted = []
         for instance, found in groups.items():
@@ -325,7 +334,7 @@ class Pods:
 
     async def _look(self, blueprints: Callable[[], Mapping[str, Blueprint]], found: Callable[[Pod], None]) -> None:
         """Look after every container: events may have been missed, or the Engine was away when we began."""
-        for pod in await self.adopt(blueprints()):
+        for pod in await self.adopt(blueprints):
             found(pod)
         for pod in list(self._pods.values()):
             for member in pod.members:

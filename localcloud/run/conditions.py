@@ -108,3 +108,31 @@ def activity(revision: run_v2.Revision, *, active: bool, least: int) -> None:
         minimum = condition("MinInstancesProvisioned", State.CONDITION_FAILED, _NOT_PROVISIONED, reason, Severity.INFO)
     put(revision.conditions, minimum)
     revision.scaling_status.desired_min_instance_count = least if active else 0
+
+
+def conclude(service: run_v2.Service, *, failed: str, pending: bool, problem: str, waiting: bool) -> None:
+    """Tell a service's conditions: Ready is ConfigurationsReady and RoutesReady together, as in Knative.
+
+    `failed` and `pending`: why its latest created revision failed, or that it is being tried; `problem` and `waiting`: why its routes
+    are not what is wanted, or that they wait for a revision.
+    """
+    before = find(service.conditions, "ConfigurationsReady")
+    news = failed if before is None or before.state != State.CONDITION_FAILED else ""
+    configuration = _part("ConfigurationsReady", failed, waiting=pending)
+    # a failed deploy is told on the routes too, even where they are as they were [gcpdiag reads it there]
+    routes = _part("RoutesReady", problem or news, waiting=waiting)
+    put(service.conditions, routes)
+    put(service.conditions, configuration)
+    service.reconciling = pending or waiting
+    worst = next((each for each in (configuration, routes) if each.state == State.CONDITION_FAILED), None)
+    service.terminal_condition = _part("Ready", worst.message if worst else "", waiting=service.reconciling)
+    if not (service.reconciling or problem or failed):
+        service.observed_generation = service.generation
+
+
+def _part(kind: str, problem: str, *, waiting: bool) -> Condition:
+    if waiting:
+        return condition(kind, State.CONDITION_RECONCILING)
+    if problem:
+        return condition(kind, State.CONDITION_FAILED, problem, Common.REVISION_FAILED)
+    return condition(kind, State.CONDITION_SUCCEEDED)

@@ -4,11 +4,10 @@ The two halves are Knative's: the configuration (is the latest created revision 
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from google.cloud import run_v2
 
@@ -19,10 +18,7 @@ from localcloud.instances.engine import Engine
 from localcloud.instances.failures import Common, Failure
 from localcloud.instances.fleet import DEPLOYED, Fleet
 from localcloud.naming import ServiceName, etag, short
-from localcloud.run import conditions, scaling
-from localcloud.run.conditions import State as Condition
-from localcloud.run.conditions import condition, put
-from localcloud.run.validation import LATEST
+from localcloud.run import conditions, scaling, targets
 from localcloud.state import State, StoredRevision, StoredService
 from localcloud.traffic import access
 from localcloud.traffic.proxy import Proxy
@@ -30,15 +26,6 @@ from localcloud.traffic.routes import Routes, Share
 from localcloud.wire import Code, Refusal
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Target:
-    """One traffic target that serves: a revision by its short name."""
-
-    revision: str
-    percent: int
-    tag: str
 
 
 class Reconciler:
@@ -116,7 +103,7 @@ class Reconciler:
         stored = self._state.service(str(name))
         if stored is not None:
             service = run_v2.Service.deserialize(stored.body)
-            self._conclude(service, tried and self._state.revision(revision), message, waiting=False)
+            _conclude(service, tried and self._state.revision(revision), message, waiting=False)
             self._state.put_service(replace(stored, body=run_v2.Service.serialize(service)))
 
     # revisions
@@ -198,13 +185,11 @@ class Reconciler:
         service.latest_ready_revision = self._state.latest_ready(str(name))
         created = self._state.revision(service.latest_created_revision)
         problem, waiting = self._routes_problem(service, name, created)
-        targets = [Target(**each) for each in json.loads(stored.routes)]
+        routes = stored.routes
         if not problem and not waiting:
-            latest = short(service.latest_ready_revision)
-            targets = [Target(each.revision or latest, each.percent, each.tag) for each in service.traffic]
+            routes = targets.keeping(targets.wanted(service))
             self._tell_routes(service, name)
-        self._conclude(service, created, problem, waiting=waiting)
-        routes = json.dumps([vars(each) for each in targets])
+        _conclude(service, created, problem, waiting=waiting)
         self._state.put_service(replace(stored, body=run_v2.Service.serialize(service), routes=routes))
         self.serve(name)
         return problem
@@ -234,34 +219,8 @@ class Reconciler:
         service.uri = self._proxy.reserve(name)
         service.urls = [service.uri]
         service.traffic_statuses = [
-            run_v2.TrafficTargetStatus(
-                type_=target.type_,
-                revision="" if target.type_ == LATEST else target.revision,  # [Terraform states of real services]
-                percent=target.percent,
-                tag=target.tag,
-                uri=self._proxy.reserve(name, target.tag) if target.tag else "",
-            )
-            for target in service.traffic
+            targets.status(target, self._proxy.reserve(name, target.tag) if target.tag else "") for target in service.traffic
         ]
-
-    def _conclude(self, service: run_v2.Service, created: StoredRevision | None, problem: str, *, waiting: bool) -> None:
-        """Tell the conditions: Ready is ConfigurationsReady and RoutesReady together, as in Knative."""
-        pending = created is not None and created.phase == "pending"
-        failed = created.message if created is not None and created.phase == "failed" else ""
-        before = conditions.find(service.conditions, "ConfigurationsReady")
-        news = failed if before is None or before.state != Condition.CONDITION_FAILED else ""
-        configuration = _part("ConfigurationsReady", failed, waiting=pending)
-        # a failed deploy is told on the routes too, even where they are as they were [gcpdiag reads it there]
-        routes = _part("RoutesReady", problem or news, waiting=waiting)
-        put(service.conditions, routes)
-        put(service.conditions, configuration)
-        service.reconciling = pending or waiting
-        worst = next((each for each in (configuration, routes) if each.state == Condition.CONDITION_FAILED), None)
-        service.terminal_condition = _part("Ready", worst.message if worst else "", waiting=service.reconciling)
-        if service.reconciling:
-            return
-        if not problem and not failed:
-            service.observed_generation = service.generation
 
     def serve(self, name: ServiceName, *, warm: bool = True) -> None:
         """Give the data plane the routes as stored; retire and revive revisions accordingly.
@@ -272,12 +231,10 @@ class Reconciler:
         if stored is None:
             return
         service = run_v2.Service.deserialize(stored.body)
-        targets = [Target(**each) for each in json.loads(stored.routes)]
-        percents = {target.revision: 0 for target in targets}
-        for target in targets:
-            percents[target.revision] += target.percent
+        chosen = targets.kept(stored.routes)
+        percents = targets.percents(chosen)
         found = {each.name: each for each in self._state.active_revisions(str(name))}
-        served = {name.revision(each.revision) for each in targets if each.percent or each.tag}
+        served = {name.revision(each) for each in targets.reached(chosen)}
         revived = [self._state.revision(each) for each in sorted(served - found.keys())]
         found |= {each.name: each for each in revived if each is not None and each.phase == "ready"}
         reachable: dict[str, Blueprint] = {}
@@ -289,8 +246,8 @@ class Reconciler:
             limits = scaling.limits(service.scaling, revision.scaling, percents, key)
             reachable[key] = replace(blueprints.read(revision, each.image, service.labels), least=limits.least, most=limits.most)
             self._tell_activity(revision, each, reachable[key])
-        shares = tuple(Share(reachable[each.revision], each.percent) for each in targets if each.percent and each.revision in reachable)
-        tags = {each.tag: reachable[each.revision] for each in targets if each.tag and each.revision in reachable}
+        shares = tuple(Share(reachable[each.revision], each.percent) for each in chosen if each.percent and each.revision in reachable)
+        tags = {each.tag: reachable[each.revision] for each in chosen if each.tag and each.revision in reachable}
         routes = Routes(shares, tags, access.read(service, stored.policy))
         retired = sorted(found.keys() - served)
         self._state.afterwards(lambda: self._proxy.route(name, routes))
@@ -316,10 +273,7 @@ class Reconciler:
 
     async def restore(self) -> None:
         """After a restart: listen on the ports as before, and take up the containers that still run."""
-        try:
-            await self._fleet.adopt(self.blueprints())
-        except Refusal as refusal:
-            log.warning("%s", refusal.message)
+        await self._fleet.adopt(self.blueprints)
         with self._state.transaction():
             unfinished = {each.service for each in self._state.pending_revisions()}
             for stored in self._state.services():
@@ -366,7 +320,7 @@ class Reconciler:
     def served(self, name: ServiceName) -> set[str]:
         """The full names of the revisions that have traffic or a tag, in fact or by the service's wish."""
         stored = self._state.service(str(name))
-        routes = {each["revision"] for each in json.loads(stored.routes)} if stored else set()
+        routes = {each.revision for each in targets.kept(stored.routes)} if stored else set()
         return {name.revision(each) for each in routes | {target.revision for target in self.read(name).traffic} if each}
 
     def forget_revision(self, revision: str) -> None:
@@ -395,9 +349,8 @@ def serving(revision: str) -> Refusal:
     return Refusal(Code.FAILED_PRECONDITION, text)
 
 
-def _part(kind: str, problem: str, *, waiting: bool) -> conditions.Condition:
-    if waiting:
-        return condition(kind, Condition.CONDITION_RECONCILING)
-    if problem:
-        return condition(kind, Condition.CONDITION_FAILED, problem, Common.REVISION_FAILED)
-    return condition(kind, Condition.CONDITION_SUCCEEDED)
+def _conclude(service: run_v2.Service, created: StoredRevision | None, problem: str, *, waiting: bool) -> None:
+    """Tell the conditions of a service."""
+    pending = created is not None and created.phase == "pending"
+    failed = created.message if created is not None and created.phase == "failed" else ""
+    conditions.conclude(service, failed=failed, pending=pending, problem=problem, waiting=waiting)

@@ -66,6 +66,10 @@ class Cloud:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert "serves on" in line, self.own_log()[-3000:]
+        self.connect()
+
+    def connect(self) -> None:
+        """Point the clients at it."""
         channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
         self.services = run_v2.ServicesClient(transport=run_v2.ServicesClient.get_transport_class("grpc")(channel=channel))
         self.revisions = run_v2.RevisionsClient(transport=run_v2.RevisionsClient.get_transport_class("grpc")(channel=channel))
