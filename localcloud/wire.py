@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import grpc
 from google.longrunning import operations_pb2
 from google.protobuf import any_pb2, message_factory
+from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 log = logging.getLogger(__name__)
@@ -160,19 +161,23 @@ def _rpcs(package: str, client: type) -> Iterator[tuple[str, str, type]]:
 
 def _handler(service_name: str, rpc: str, impl: object, request_class: Any, gate: Gate) -> "grpc.RpcMethodHandler[Any, Any]":
     method: Any = getattr(impl, rpc, None)
-    coders = {
-        "request_deserializer": getattr(request_class, "deserialize", None) or request_class.FromString,
-        "response_serializer": _serialize,
-    }
+    read = getattr(request_class, "deserialize", None) or request_class.FromString
 
-    async def call(request: Any, ctx: Context) -> Any:
-        async def proceed() -> Any:
-            if method is None:
-                raise Refusal(Code.UNIMPLEMENTED, f"The local cloud does not serve {service_name}.{rpc}.")
-            return await method(request, ctx)
+    async def call(raw: bytes, ctx: Context) -> Any:
+        async def answer() -> Any:
+            try:
+                request = read(raw)
+            except DecodeError:  # left to grpc, it would be UNKNOWN
+                raise Refusal(Code.INVALID_ARGUMENT, f"The request of {service_name}.{rpc} cannot be parsed.") from None
 
-        with_end = _ending(service_name, rpc, ctx)
-        return await with_end(gate(Call(service_name, rpc, request, ctx), proceed))
+            async def proceed() -> Any:
+                if method is None:
+                    raise Refusal(Code.UNIMPLEMENTED, f"The local cloud does not serve {service_name}.{rpc}.")
+                return await method(request, ctx)
+
+            return await gate(Call(service_name, rpc, request, ctx), proceed)
+
+        return await _ending(service_name, rpc, ctx)(answer())
 
     async def stream(requests: AsyncIterator[Any], ctx: Context) -> AsyncIterator[Any]:
         async def opened() -> Any:
@@ -184,8 +189,8 @@ def _handler(service_name: str, rpc: str, impl: object, request_class: Any, gate
             yield answer
 
     if inspect.isasyncgenfunction(method):
-        return grpc.stream_stream_rpc_method_handler(stream, **coders)
-    return grpc.unary_unary_rpc_method_handler(call, **coders)
+        return grpc.stream_stream_rpc_method_handler(stream, read, _serialize)
+    return grpc.unary_unary_rpc_method_handler(call, None, _serialize)
 
 
 def _ending(service_name: str, rpc: str, ctx: Context) -> Callable[[Awaitable[Any]], Awaitable[Any]]:

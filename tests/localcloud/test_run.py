@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -93,6 +94,21 @@ def test_a_stale_etag_is_a_conflict_and_changes_nothing(cloud: Cloud) -> None:
     assert dict(cloud.get("locked").annotations) == {"by": "first"}
     second.etag = ""
     assert dict(cloud.update(second, "annotations").annotations) == {"by": "second"}
+
+
+def test_of_updates_at_once_with_one_etag_exactly_one_wins(cloud: Cloud) -> None:
+    made = cloud.create("contended")
+
+    def update(number: int) -> str:
+        try:
+            cloud.update(run_v2.Service(name=made.name, etag=made.etag, description=f"by {number}"), "description")
+        except exceptions.Aborted:
+            return "conflict"
+        return f"by {number}"
+
+    with ThreadPoolExecutor(8) as pool:
+        (winner,) = set(pool.map(update, range(8))) - {"conflict"}
+    assert (cloud.get("contended").description, cloud.get("contended").generation) == (winner, 2)
 
 
 def test_a_revision_name_is_used_once(cloud: Cloud) -> None:
@@ -291,6 +307,13 @@ def test_a_name_with_white_space_is_refused(cloud: Cloud) -> None:
 def test_a_method_that_is_not_served_says_so(cloud: Cloud) -> None:
     with pytest.raises(exceptions.MethodNotImplemented, match=r"does not serve google.logging.v2.LoggingServiceV2"):
         list(cloud.logging.list_monitored_resource_descriptors(request={}))
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xff", b"\x0a\x05ab"])
+def test_bytes_that_are_no_request_are_refused(cloud: Cloud, raw: bytes) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        cloud.channel.unary_unary("/google.cloud.run.v2.Services/GetService")(raw, timeout=10)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_an_operation_can_be_waited_for_listed_and_forgotten(cloud: Cloud) -> None:
