@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import docker
-import grpc
 import httpx
 import pytest
-from clouds import SOON, Cloud, free_port
+from clouds import SOON, free_port
 from google.api_core import exceptions
 from google.cloud import artifactregistry_v1 as ar
 from served import client, served
@@ -217,31 +216,15 @@ def test_a_deleted_repository_takes_its_images_with_it(fronted: Fronted, push: P
     assert not list(fronted.artifacts.list_docker_images(parent=name))
 
 
-def test_the_local_cloud_keeps_its_port_and_deploys_what_came_through_it(
-    own_cloud: Callable[..., Cloud], engine: docker.DockerClient
+def test_the_front_keeps_its_port_and_says_when_another_program_has_it(
+    registry: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cloud = own_cloud()
-    kind = ar.ArtifactRegistryClient
-    parent = "projects/test-project/locations/europe-west1"
-
-    def uri() -> str:
-        artifacts = kind(transport=kind.get_transport_class("grpc")(channel=grpc.insecure_channel(f"127.0.0.1:{cloud.port}")))
-        return str(artifacts.get_repository(name=f"{parent}/repositories/fronted").registry_uri)
-
-    artifacts = client(kind, f"127.0.0.1:{cloud.port}")
-    artifacts.create_repository(
-        parent=parent, repository_id="fronted", repository=ar.Repository(format_=ar.Repository.Format.DOCKER)
-    ).result(polling=SOON)
-    name = f"{uri()}/web"
-    engine.images.get(cloud.image).tag(name, "t1")
-    try:
-        digest = digest_of(list(engine.api.push(name, "t1", stream=True, decode=True)))
-    finally:
-        engine.images.remove(f"{name}:t1")
-    service = cloud.create("fronted", template={"image": f"{name}@{digest}"})
-    assert service.terminal_condition.state.name == "CONDITION_SUCCEEDED"
-    cloud.stop()
-    cloud.start()
-    assert uri() == name.removesuffix("/web")
-    cloud.end()
-    engine.images.remove(f"{name}@{digest}", force=True)
+    with fronting(registry, tmp_path) as first:
+        uri = first.create("app")
+    with fronting(registry, tmp_path) as again:
+        assert again.artifacts.get_repository(name=f"{LOCATION}/repositories/app").registry_uri == uri
+        assert not caplog.records
+        with fronting(registry, tmp_path) as moved:
+            assert moved.address != again.address
+            said = f"Port {again.front.port} on 127.0.0.1, which images are named by, is in use by another program"
+            assert [record.getMessage() for record in caplog.records if said in record.getMessage()]
