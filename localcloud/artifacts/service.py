@@ -11,7 +11,6 @@ from google.cloud import artifactregistry_v1 as ar
 from google.protobuf import empty_pb2
 
 from localcloud import clock
-from localcloud.artifacts.catalog import Catalog
 from localcloud.artifacts.packages import REPOSITORY, Packages, Starter, only, ordered, parsed, reachable, refuse_if
 from localcloud.pages import page
 from localcloud.wire import Code, Context, Refusal
@@ -32,9 +31,6 @@ _UNSERVED: Final = (
 
 class Artifacts(Packages):
     """The ArtifactRegistry service; used on the event loop's thread only."""
-
-    def __init__(self, catalog: Catalog, operations: Starter) -> None:
-        super().__init__(catalog, operations)
 
     async def close(self) -> None:
         """Let go of the registry."""

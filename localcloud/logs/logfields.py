@@ -61,7 +61,7 @@ def texts(entry: Any) -> Iterator[str]:
     yield _SEVERITY_NAMES.get(entry.severity, str(entry.severity))
     for descriptor, value in entry.ListFields():
         if descriptor.name != "severity":
-            yield from _texts(value)
+            yield from words(value)
 
 
 def values(path: tuple[str, ...]) -> Getter:
@@ -70,11 +70,7 @@ def values(path: tuple[str, ...]) -> Getter:
 
 
 def words(value: Any) -> Iterator[str]:
-    """A value of a field as text."""
-    return _texts(value)
-
-
-def _texts(value: Any) -> Iterator[str]:
+    """A value of a field as text: all that is in it."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, bool):
@@ -83,15 +79,15 @@ def _texts(value: Any) -> Iterator[str]:
         yield str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     elif hasattr(value, "values") and not hasattr(value, "DESCRIPTOR"):  # a map
         for key in value:
-            yield from _texts(value[key])
+            yield from words(value[key])
     elif hasattr(value, "ToJsonString"):  # a time or a duration
         yield value.ToJsonString()
     elif hasattr(value, "ListFields"):
         for _, inner in value.ListFields():
-            yield from _texts(inner)
+            yield from words(inner)
     elif not isinstance(value, bytes):
         for inner in value:
-            yield from _texts(inner)
+            yield from words(inner)
 
 
 def _field(path: tuple[str, ...], exists: bool) -> tuple[str, Getter]:
@@ -174,7 +170,7 @@ def _message_getter(names: tuple[str, ...], exists: bool) -> Getter:
         holder = _reach(entry, names[:-1])
         if not holder.HasField(names[-1]):
             return ()
-        return ("",) if exists else _texts(getattr(holder, names[-1]))
+        return ("",) if exists else words(getattr(holder, names[-1]))
 
     return get
 
@@ -204,7 +200,7 @@ def _walk(struct: Any, keys: tuple[str, ...], exists: bool) -> Iterator[Any]:
         if exists:
             yield ""
         else:
-            yield from _texts(struct)
+            yield from words(struct)
     elif keys[0] in struct.fields:
         yield from _value(struct.fields[keys[0]], keys[1:], exists)
 

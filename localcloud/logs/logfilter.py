@@ -131,7 +131,7 @@ class Filter:
         return self.predicate(entry)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)  # a filter of 20,000 characters takes some megabytes
 def compile(text: str) -> Filter:
     """Make the predicate of a filter; BadFilter says what is wrong and where."""
     tree = parse(text)
@@ -145,7 +145,7 @@ def parse(text: str) -> Node | None:
     if len(text) > _MAX_CHARS:
         raise BadFilter(f"Unparseable filter: it has {len(text)} characters; at most {_MAX_CHARS} are allowed.")
     try:
-        return _build(_PARSER.parse(text))
+        tree: Node | None = _Builder().transform(_PARSER.parse(text))
     except lark.exceptions.VisitError as error:
         if isinstance(error.orig_exc, BadFilter):
             raise error.orig_exc from None
@@ -158,6 +158,7 @@ def parse(text: str) -> Node | None:
         raise BadFilter(_syntax_error(text, error.line, error.column, text[error.pos_in_stream or 0])) from None
     except RecursionError:
         raise BadFilter("Unparseable filter: it is nested too deep.") from None
+    return tree
 
 
 def _syntax_error(text: str, line: int, column: int, token: str) -> str:
@@ -236,11 +237,6 @@ def _applied(path: tuple[str, ...], operator: str, values: Node) -> Node:
 
 
 _PARSER: Final = lark.Lark(_GRAMMAR, parser="lalr", maybe_placeholders=False)
-
-
-def _build(tree: lark.Tree[Any]) -> Node | None:
-    found: Node | None = _Builder().transform(tree)
-    return found
 
 
 _SEGMENT: Final = re.compile(r'"((?:\\.|[^"\\])*)"|([^."]+)', re.DOTALL)

@@ -1,5 +1,6 @@
 """Log entries as they arrive, through the official client's stream."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from served import client, served
 
 from localcloud import wire
 from localcloud.logs import entries
+from localcloud.logs.logtail import tail as tailed
 from localcloud.logs.service import Logging, LogStore
 
 PROJECT = "projects/demo"
@@ -114,3 +116,14 @@ def test_a_tail_that_cannot_be_is_refused(logging: Any) -> None:
         request = types.TailLogEntriesRequest({"resource_names": [PROJECT], **wrong})
         with pytest.raises(exceptions.InvalidArgument, match=says):
             next(iter(logging.tail_log_entries(iter([request]), timeout=10)))
+
+
+def test_beyond_sixty_thousand_in_a_minute_entries_are_left_out_and_counted() -> None:
+    async def read(place: int) -> tuple[list[Any], int]:
+        return ([line("x", 0)] * 60_003 if place == 0 else [], 1)
+
+    async def first() -> tuple[int, int]:
+        found, suppressed = await anext(tailed(read, 0, window_s=0))
+        return len(found), suppressed
+
+    assert asyncio.run(first()) == (60_000, 3)
