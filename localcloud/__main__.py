@@ -55,12 +55,12 @@ def _settings(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--registry-port", type=_port, default=0, help=where)
     parser.add_argument("--log-megabytes", type=_megabytes, default=256, help="how much of log entries is kept, the newest (256)")
     parser.add_argument("--clone", required=True, type=_clone, help="the label of this clone's containers")
-    parser.add_argument("--startup-seconds", type=_seconds, default=30, help="how long a container may take to listen (30; 240 on Google)")
+    parser.add_argument("--startup-seconds", type=_seconds, help="how long a container may take to listen (30; 240 if --strict)")
     parser.add_argument("--idle-seconds", type=_seconds, default=900, help="how long an instance is kept without requests (900)")
     parser.add_argument("--pending-seconds", type=_seconds, default=10, help="how long a request waits when all instances are busy (10)")
     parser.add_argument("--max-containers", type=_count, default=40, help="how many containers may run at once on this machine (40)")
     parser.add_argument("--down-removes", action="store_true", help="remove the containers when the local cloud ends")
-    strict = "the real delays, limits and quotas from the start, and tokens for the registry (see /behaviour)"
+    strict = "as on Google from the start: quotas, registry tokens, delays of logs and metrics, 240 s for a start (see /behaviour)"
     parser.add_argument("--strict", action="store_true", help=strict)
     published = "reach containers by published ports, also where their own addresses are reached (slower)"
     parser.add_argument("--published-ports", action="store_true", help=published)
@@ -81,7 +81,7 @@ def _settings(arguments: Sequence[str]) -> Settings:
         found.registry_port,
         found.log_megabytes,
         found.clone,
-        found.startup_seconds,
+        found.startup_seconds or (240 if found.strict else 30),
         found.idle_seconds,
         found.pending_seconds,
         found.max_containers,

@@ -66,11 +66,10 @@ class Operations:
         operation = _pb.Operation(name=f"{parent}/operations/{uuid.uuid4()}", metadata=pack(metadata_pb))
         try:
             self._state.put_operation(operation.name, operation.SerializeToString(), done=False, resume=resume)
-            fate = self.fate(method)
         except BaseException:
             job.work.close()
             raise
-        self._state.afterwards(lambda: self._run(operation, job, fate), job.work.close)
+        self._state.afterwards(lambda: self._run(operation, job, self.fate(method)), job.work.close)
         return operation
 
     async def settled(self, operation: Any, seconds: float) -> Any:

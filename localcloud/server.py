@@ -10,7 +10,7 @@ import resource
 import signal
 from collections.abc import Awaitable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -94,16 +94,16 @@ async def serve(settings: Settings) -> None:
     jobs = Jobs(operations, reconciler)
     catalog = Catalog(settings.registry, state.connection)
     front = _front(settings, state, catalog)
-    engine.credentials = front.credentials
+    engine.credentials, engine.readable = front.credentials, front.readable
     artifacts = Artifacts(catalog, operations)
     faults, denials, quotas = Faults(Before(state)), Denials(identity), Quotas()
     admin = Admin("127.0.0.1", state, faults)
     admin.add("POST", "/import", snapshot.route(state, store, reconciler.take_up))
+    start = replace(AS_REAL if settings.strict else LENIENT, startup_seconds=settings.startup_seconds)
     mishaps = Mishaps(faults, state, store, engine, front)
-    control = Control(admin, mishaps, denials, quotas, identity, front, metrics, AS_REAL if settings.strict else LENIENT)
-    secrets.permits = denials.holds
+    control = Control(admin, mishaps, denials, quotas, identity, front, metrics, store, pods, start)
     Status(admin, state, store, engine, faults, denials, control)
-    operations.fate, proxy.arrived = faults.fate, mishaps.arrived
+    operations.fate, proxy.arrived, secrets.permits = faults.fate, mishaps.arrived, denials.holds
     gate = wire.gates(faults.gate, quotas.gate, denials.gate)
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))  # a second server must not share the port
     server.add_generic_rpc_handlers(

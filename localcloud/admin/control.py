@@ -11,6 +11,8 @@ from localcloud.admin.mishaps import Mishaps
 from localcloud.admin.quotas import STRICT, Limits, Quotas
 from localcloud.artifacts.registryfront import RegistryFront
 from localcloud.form import Unusable
+from localcloud.instances.pods import Pods
+from localcloud.logs.service import LogStore
 from localcloud.monitoring.metrics import REAL_SAMPLING, Metrics, Sampling
 from localcloud.traffic.identity import Identity
 
@@ -22,10 +24,13 @@ class Behaviour:
     quotas: Limits = field(default_factory=Limits)
     registry_auth: bool = False
     metrics: Sampling = field(default_factory=Sampling)
+    log_delay_s: float = form.field(0, least=0, most=600)  # until readers see an entry
+    startup_seconds: float = form.field(30, least=0.1, most=86400)  # how long a container may take to listen
 
 
 LENIENT = Behaviour()
-AS_REAL = Behaviour(quotas=STRICT, registry_auth=True, metrics=REAL_SAMPLING)
+AS_REAL = Behaviour(quotas=STRICT, registry_auth=True, metrics=REAL_SAMPLING, log_delay_s=5, startup_seconds=240)
+"""As on Google, as far as the numbers are known [the delay of log entries is "seconds": approximated]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +63,14 @@ class Control:
         identity: Identity,
         front: RegistryFront,
         metrics: Metrics,
+        store: LogStore,
+        pods: Pods,
         start: Behaviour,
     ) -> None:
         self._mishaps, self._denials, self._quotas, self._identity, self._front = mishaps, denials, quotas, identity, front
-        self._metrics = metrics
+        self._metrics, self._store, self._pods = metrics, store, pods
+        self.start = start
+        front.doorkeeper = denials
         self.apply(start)
         admin.add("GET", "/behaviour", self._behaviour)
         admin.add("PATCH", "/behaviour", self._behave)
@@ -76,7 +85,9 @@ class Control:
         self.behaviour = wanted
         self._quotas.limits = wanted.quotas
         self._metrics.sampling = wanted.metrics
-        self._front.doorkeeper = self._denials if wanted.registry_auth else None
+        self._front.closed = wanted.registry_auth
+        self._store.delay_s = wanted.log_delay_s
+        self._pods.startup_s = wanted.startup_seconds
 
     async def _behaviour(self, _: web.Request) -> web.Response:
         return answer(form.plain(self.behaviour))

@@ -109,9 +109,14 @@ class DiskFull(Fault):
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryDown(Fault):
-    """The registry answers every request, of a push, a pull or a list of images, with 503."""
+    """The registry answers the requests of a push or a pull with 503; or (`refused`, until the fault is deleted) nobody listens there."""
 
     kind = "registry-down"
+    how: Literal["unavailable", "refused"] = "unavailable"
+
+    def __post_init__(self) -> None:
+        if self.how == "refused" and self.times:
+            raise Unusable("Nobody can count what a closed port refuses.", "POST /faults (registry-down): times", 'Send "times": 0.')
 
 
 @dataclass(frozen=True, kw_only=True)

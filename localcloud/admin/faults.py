@@ -126,7 +126,7 @@ class Faults:
                 if not active.meet(what):
                     return answer
                 if how == "silence":
-                    await asyncio.sleep(min(call.context.time_remaining() or LONGEST_S, LONGEST_S))
+                    await asyncio.sleep(min((call.context.time_remaining() or LONGEST_S) + 1, LONGEST_S))  # the caller gives up first
                 raise Refusal(Code.UNAVAILABLE, "Socket closed")
         return await proceed()
 

@@ -3,6 +3,7 @@
 import asyncio
 import fnmatch
 import sqlite3
+from collections.abc import Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -59,9 +60,7 @@ class Mishaps:
                 continue
             each.requests += 1
             if each.requests % wanted.request == 0:
-                task = asyncio.create_task(self._kill_met(each.active, instance))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._later(self._kill_met(each.active, instance))
 
     async def _kill_met(self, active: Active, instance: str) -> None:
         if active.meet(f"instance {instance[:12]}"):
@@ -99,14 +98,25 @@ class Mishaps:
         return (0.0,)
 
     async def _registry_down(self, active: Active) -> None:
-        if self._front.met is not None:
+        assert isinstance(active.fault, RegistryDown)
+        if self._front.down:
             raise Refusal(Code.FAILED_PRECONDITION, "The registry is down already: delete that fault first.")
+        if active.fault.how == "refused":
+            await self._front.shut()
+            active.meet("the port is closed")
+            active.over = lambda: self._later(self._front.listen())
+            return
         self._front.met = active.meet
 
         def over() -> None:
             self._front.met = None
 
         active.over = over
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _kill_container(self, active: Active) -> None:
         fault = active.fault

@@ -14,7 +14,7 @@ from google.cloud import run_v2
 from google.longrunning import operations_pb2
 
 from localcloud import form
-from localcloud.admin.control import LENIENT, Control
+from localcloud.admin.control import Control
 from localcloud.admin.denials import Denials
 from localcloud.admin.endpoint import Admin, answer
 from localcloud.admin.faults import Faults
@@ -131,7 +131,7 @@ class Status:
         chosen = [self._state.service(name) for name in matching[(number - 1) * _SERVICES : number * _SERVICES]]
         running, trouble = await self._running()
         changed = form.plain(self._control.behaviour)
-        usual = form.plain(LENIENT)
+        usual = form.plain(self._control.start)
         return Now(
             clone=self._engine.clone,
             count=len(names),

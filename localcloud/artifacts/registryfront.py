@@ -12,12 +12,13 @@ import re
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 
+from localcloud import naming
 from localcloud.artifacts.catalog import Catalog
 from localcloud.artifacts.distribution import RegistryDown
 from localcloud.state import State
@@ -33,10 +34,6 @@ _PARTS: Final = re.compile(r"/v2/([^/]+)/([^/]+)/(.+?)/(manifests|blobs|tags)/(.
 _READ: Final = "artifactregistry.repositories.downloadArtifacts"
 _WRITE: Final = "artifactregistry.repositories.uploadArtifacts"
 _DELETE: Final = "artifactregistry.repositories.deleteArtifacts"
-
-Trouble = Literal["", "unavailable", "refused"]
-"""A registry that is down on request: it answers 503, or nobody listens."""
-
 
 class Doorkeeper(Protocol):
     """Who holds which access token, and what he may do."""
@@ -59,7 +56,7 @@ class _Denial(Exception):
 class RegistryFront:
     """One loopback port for /v2/; a repository that was never created, and a caller that may not, are refused as Google refuses them.
 
-    With a `doorkeeper` every caller needs a token that it knows, as the password of `oauth2accesstoken`; without one all may.
+    When `closed`, every caller needs a token that the `doorkeeper` knows, the password of `oauth2accesstoken`; else one without is nobody.
     """
 
     def __init__(self, host: str, state: State, catalog: Catalog, *, port: int = 0) -> None:
@@ -67,10 +64,10 @@ class RegistryFront:
         self._door = _bound(host, state, port)
         self.port: int = self._door.getsockname()[1]
         state.put_port(_KEY, "", self.port)
-        self.doorkeeper: Doorkeeper | None = None
+        self.doorkeeper: Doorkeeper | None = None  # without one all may do everything
+        self.closed = False
         self.met: Callable[[str], bool] | None = None  # down on request: told of each request, and lets it go well by False
         self._own = secrets.token_urlsafe(24)
-        self._trouble: Trouble = ""
         self._server = web.Server(self._answer, access_log=None, auto_decompress=False, read_bufsize=_CHUNK)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=5, handle_signals=False)
         self._site: web.SockSite | None = None
@@ -91,7 +88,7 @@ class RegistryFront:
             read_bufsize=_CHUNK,
         )
         await self._runner.setup()
-        await self._listen()
+        await self.listen()
 
     async def close(self) -> None:
         """Stop serving."""
@@ -100,24 +97,35 @@ class RegistryFront:
         if self._session is not None:
             await self._session.close()
 
-    async def refuse(self, trouble: Trouble) -> None:
-        """Be down in this way from now on; "" is up again."""
-        self._trouble = trouble
-        if trouble == "refused" and self._site is not None:
+    @property
+    def down(self) -> bool:
+        """Whether it is down on request."""
+        return self.met is not None or self._site is None
+
+    async def shut(self) -> None:
+        """Have nobody listen on the port, until `listen`."""
+        if self._site is not None:
             await self._site.stop()
             self._site = None
-        elif trouble != "refused" and self._site is None:
-            self._door.close()
+
+    async def listen(self) -> None:
+        """Have requests answered on the port."""
+        if self._door.fileno() < 0:  # it was shut
             self._door = _listening(self._host, self.port)
-            await self._listen()
+        self._site = web.SockSite(self._runner, self._door, backlog=256)
+        await self._site.start()
 
     def credentials(self, image: str) -> dict[str, str] | None:
         """What the local cloud's own Engine shows to pull this image: Cloud Run's service agent may read [approximated: everything]."""
         return {"username": _USER, "password": self._own} if image.startswith(f"{self.address}/") else None
 
-    async def _listen(self) -> None:
-        self._site = web.SockSite(self._runner, self._door, backlog=256)
-        await self._site.start()
+    def readable(self, project: str, image: str) -> bool:
+        """Whether the service agent of Cloud Run in a project may read an image; one of another registry is not ours to refuse."""
+        host, _, path = image.partition("/")
+        if self.doorkeeper is None or host != self.address:
+            return True
+        agent = f"service-{naming.project_number(project)}@serverless-robot-prod.iam.gserviceaccount.com"
+        return self.doorkeeper.permits(agent, _READ, self._repository(*path.split("/")[:2]))
 
     # one request
 
@@ -131,7 +139,7 @@ class RegistryFront:
             return self._refusal(request, _Denial(503, "UNAVAILABLE", text))
 
     async def _admitted(self, request: web.BaseRequest) -> web.StreamResponse:
-        if self._trouble or (self.met is not None and self.met(f"{request.method} {request.path}")):
+        if self.met is not None and self.met(f"{request.method} {request.path}"):
             raise _Denial(503, "UNAVAILABLE", "The service is currently unavailable.")
         if request.path == "/v2/token":
             return self._token(request)
@@ -142,12 +150,14 @@ class RegistryFront:
         if parts is None:
             raise _Denial(404, "NAME_INVALID", "The name must be PROJECT/REPOSITORY/IMAGE.")
         project, repository, image, kind, reference = parts.groups()
-        name = self._catalog.at(f"{project}/{repository}")
         permission = {"GET": _READ, "HEAD": _READ, "DELETE": _DELETE}.get(request.method, _WRITE)
-        self._permitted(holder, permission, name or f"projects/{project}/repositories/{repository}")
-        if name is None:
+        self._permitted(holder, permission, self._repository(project, repository))
+        if self._catalog.at(f"{project}/{repository}") is None:
             raise _Denial(404, "NAME_UNKNOWN", f'Repository "{repository}" not found')
         return await self._passed(request, f"{project}/{repository}/{image}", kind, reference)
+
+    def _repository(self, project: str, repository: str = "") -> str:
+        return self._catalog.at(f"{project}/{repository}") or f"projects/{project}/repositories/{repository}"
 
     async def _passed(self, request: web.BaseRequest, where: str, kind: str, reference: str) -> web.StreamResponse:
         assert self._session is not None
@@ -188,10 +198,12 @@ class RegistryFront:
 
     def _holder(self, request: web.BaseRequest) -> str | None:
         """Who asks; None if he has no token, and 401 where one is missing or nobody's."""
-        if self.doorkeeper is None:
-            return None
         given = request.headers.get("Authorization", "")
         token = given[7:] if given.startswith("Bearer ") else _password(given)
+        if self.doorkeeper is None:
+            return None
+        if not self.closed:
+            return token if token == self._own else self.doorkeeper.holder(token) or ""
         if not token:
             raise _Denial(401, "UNAUTHORIZED", "authentication required")
         if token in {"anonymous", self._own}:

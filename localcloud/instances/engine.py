@@ -69,6 +69,7 @@ class Engine:
         self.clone = clone
         self._direct = False if published else None  # found out at the first container
         self.credentials: Callable[[str], dict[str, str] | None] = lambda _: None  # what to show the registry of an image
+        self.readable: Callable[[str, str], bool] = lambda *_: True  # whether a project's service agent may read an image
         self._client: Any = None
         self._lock = threading.Lock()
         self._cpus = 0.0
@@ -80,6 +81,8 @@ class Engine:
 
     async def resolve(self, project: str, revision: str, image: str) -> str:
         """Give the image by its digest, as the registry has it now; a Failure if it is missing, closed to us or for another machine."""
+        if not self.readable(project, image):
+            raise failures.image_denied(revision, project, image)
         try:
             found = await self._call(lambda api: api.inspect_distribution(image, auth_config=self.credentials(image)))
         except NotFound:

@@ -48,7 +48,7 @@ class Pods:
         started: Callable[[Blueprint, float], None] = lambda *_: None,
     ) -> None:
         self._started = started  # told how many seconds an instance took
-        self._engine, self._output, self._store, self._secrets, self._startup_s = engine, output, store, secrets, startup_s
+        self._engine, self._output, self._store, self._secrets, self.startup_s = engine, output, store, secrets, startup_s
         self._db = state.connection
         self._db.execute(_SCHEMA)
         self._pods: dict[str, Pod] = {}  # by instance: serving, starting or stopping
@@ -221,7 +221,7 @@ class Pods:
         probe, name = member.part.startup, member.part.name
         if probe is None:
             return
-        answer = asyncio.create_task(probes.started(probe, pod.ports[probe.port], self._startup_s))
+        answer = asyncio.create_task(probes.started(probe, pod.ports[probe.port], self.startup_s))
         end = asyncio.create_task(pod.ended.wait())
         try:
             await asyncio.wait({answer, end}, return_when=asyncio.FIRST_COMPLETED)

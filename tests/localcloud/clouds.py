@@ -40,10 +40,23 @@ def eventually(what: Callable[[], Any], seconds: float = 15) -> Any:
     return found
 
 
-def push(image: str) -> None:
+class PushFailed(Exception):
+    """What Docker said of a push."""
+
+
+def push(image: str, what: str = "") -> None:
+    """Push an image, or another one by this name, which is taken away again."""
     repository, tag = image.rsplit(":", 1)
-    for item in docker.from_env(timeout=120).images.push(repository, tag=tag, stream=True, decode=True):
-        assert "error" not in item, item["error"]
+    engine = docker.from_env(timeout=120)
+    if what:
+        engine.api.tag(what, repository, tag)
+    try:
+        for item in engine.images.push(repository, tag=tag, stream=True, decode=True):
+            if "error" in item:
+                raise PushFailed(item["error"])
+    finally:
+        if what:
+            engine.images.remove(image)
 
 
 @dataclass
@@ -118,6 +131,10 @@ class Cloud:
         return int(self.ask("GET", f"/faults/{fault}")["met"]["count"])
 
     # what the tests say
+
+    def of(self, client: Any) -> Any:
+        """Another official client, pointed at this cloud."""
+        return client(transport=client.get_transport_class("grpc")(channel=self.channel))
 
     def service(self, name: str, **values: Any) -> run_v2.Service:  # noqa: ARG002 - the name is for the request, not for the message
         """A public service of the test image to be created; `env`, `revision`, `traffic` and other fields by name."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import grpc
 import httpx
 import pytest
-from clouds import PARENT, SOON, Cloud, eventually
+from clouds import PARENT, SOON, Cloud, PushFailed, eventually, push
 from google.api_core import exceptions
 from google.api_core.gapic_v1.client_info import ClientInfo
 from google.cloud import artifactregistry_v1 as ar
@@ -99,6 +99,16 @@ def test_an_operation_fails_though_all_was_done(cloud: Cloud) -> None:
     assert cloud.get("done").annotations["a"] == "b"
 
 
+def test_an_operation_that_was_never_accepted_is_not_counted_as_failed(cloud: Cloud) -> None:
+    cloud.create("unwritten")
+    fault = cloud.fault("fail-operation", method="Services/UpdateService")
+    disk = cloud.fault("disk-full", times=0)
+    with pytest.raises(exceptions.ResourceExhausted):
+        cloud.update(cloud.named("unwritten", env={"A": "2"}))
+    cloud.ask("DELETE", f"/faults/{disk}")
+    assert cloud.met(fault) == 0
+
+
 def test_a_stale_read_shows_the_service_before_its_latest_write(cloud: Cloud) -> None:
     first = cloud.create("stale")
     new = cloud.update(cloud.named("stale", env={"A": "2"}))
@@ -168,6 +178,14 @@ def test_a_registry_that_is_down_answers_503_and_then_serves_again(cloud: Cloud)
     fault = cloud.fault("registry-down")
     assert [httpx.get(f"http://{host}/v2/", trust_env=False).status_code for _ in range(2)] == [503, 200]
     assert cloud.met(fault) == 1
+    assert "times" in cloud.request("POST", "/faults", {"kind": "registry-down", "how": "refused"}).json()["where"]
+    fault = cloud.fault("registry-down", how="refused", times=0)
+    assert cloud.request("POST", "/faults", {"kind": "registry-down"}).status_code == 409
+    with pytest.raises(PushFailed, match="connection refused"):
+        push(f"{made.registry_uri}/web:t1", cloud.image)
+    assert cloud.met(fault) == 1
+    cloud.ask("DELETE", f"/faults/{fault}")
+    eventually(lambda: httpx.get(f"http://{host}/v2/", trust_env=False).status_code == 200)
 
 
 def test_log_entries_are_lost_as_asked_and_the_next_is_there(cloud: Cloud) -> None:
@@ -179,3 +197,18 @@ def test_log_entries_are_lost_as_asked_and_the_next_is_there(cloud: Cloud) -> No
     eventually(lambda: len(cloud.entries("requests", "logged")) == 2)
     assert "lost" not in urls
     assert cloud.met(fault) == 1
+
+
+def test_a_log_entry_comes_late_and_another_comes_twice(cloud: Cloud) -> None:
+    uri = cloud.create("odd").uri
+    late = cloud.fault("log", fate="late", seconds=0.7, filter='httpRequest.requestUrl:"/late"')
+    twice = cloud.fault("log", fate="twice", filter='httpRequest.requestUrl:"/twice"')
+    began = time.monotonic()
+    for path in ("late", "twice"):
+        httpx.get(f"{uri}/{path}", trust_env=False)
+    eventually(lambda: cloud.entries("requests", "odd", 'AND httpRequest.requestUrl:"/late"'))
+    assert time.monotonic() - began > 0.7
+    found = cloud.entries("requests", "odd", 'AND httpRequest.requestUrl:"/twice"')
+    assert len(found) == 2
+    assert found[0].http_request == found[1].http_request
+    assert (cloud.met(late), cloud.met(twice)) == (1, 1)

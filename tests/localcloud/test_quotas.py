@@ -1,12 +1,17 @@
 """Quotas, denied permissions and tokens: refusals in the real words, with the details that official clients show."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
-from clouds import PARENT, Cloud
+from clouds import PARENT, SOON, Cloud, PushFailed, push
 from google.api_core import exceptions
+from google.cloud import artifactregistry_v1 as ar
 from google.cloud import run_v2
+from google.cloud.monitoring_v3 import MetricServiceClient
+from google.cloud.secretmanager_v1 import SecretManagerServiceClient
+from google.iam.v1 import iam_policy_pb2
 
 EMAIL = "deployer@test-project.iam.gserviceaccount.com"
 
@@ -83,3 +88,48 @@ def test_a_denial_for_one_member_leaves_the_others_alone(cloud: Cloud) -> None:
     transport = run_v2.ServicesClient.get_transport_class("grpc")
     with grpc.secure_channel(f"127.0.0.1:{cloud.port}", credentials) as channel, pytest.raises(exceptions.PermissionDenied):
         listed(run_v2.ServicesClient(transport=transport(channel=channel)))
+
+
+def test_what_everybody_may_do_is_told_by_the_denials(cloud: Cloud) -> None:
+    cloud.create("asked")
+    deny(cloud, "run.services.delete")
+    request = iam_policy_pb2.TestIamPermissionsRequest(
+        resource=f"{PARENT}/services/asked", permissions=["run.services.get", "run.services.delete"]
+    )
+    assert list(cloud.services.test_iam_permissions(request).permissions) == ["run.services.get"]
+
+
+@pytest.mark.parametrize(
+    ("permission", "call", "text"),
+    [
+        ("artifactregistry.repositories.list", lambda each: each.of(ar.ArtifactRegistryClient).list_repositories(parent=PARENT), PARENT),
+        ("logging.logEntries.list", lambda each: each.logging.list_log_entries(resource_names=["projects/p"]), "logging.logEntries.list"),
+        ("monitoring.metricDescriptors.list", lambda each: each.of(MetricServiceClient).list_metric_descriptors(name="projects/p"), ""),
+        ("secretmanager.secrets.list", lambda each: each.of(SecretManagerServiceClient).list_secrets(parent="projects/p"), "projects/p"),
+        ("run.operations.list", lambda each: each.services.list_operations({"name": PARENT}), PARENT),
+    ],
+)
+def test_each_api_refuses_what_is_denied_and_serves_it_before(cloud: Cloud, permission: str, call: Any, text: str) -> None:
+    call(cloud)
+    deny(cloud, permission)
+    with pytest.raises(exceptions.PermissionDenied) as refused:
+        call(cloud)
+    assert permission in refused.value.message
+    assert text in refused.value.message
+
+
+def test_images_are_refused_to_nobody_in_particular_and_to_the_service_agent(cloud: Cloud) -> None:
+    artifacts = cloud.of(ar.ArtifactRegistryClient)
+    wanted = ar.Repository(format_=ar.Repository.Format.DOCKER)
+    uri = artifacts.create_repository(parent=PARENT, repository_id="shut", repository=wanted).result(polling=SOON).registry_uri
+    deny(cloud, "artifactregistry.repositories.uploadArtifacts", resource="*/repositories/shut")
+    with pytest.raises(PushFailed, match='uploadArtifacts" denied on resource'):
+        push(f"{uri}/web:t1", cloud.image)
+    agent = "service-*@serverless-robot-prod.iam.gserviceaccount.com"
+    deny(cloud, "artifactregistry.repositories.downloadArtifacts", member=agent)
+    with pytest.raises(exceptions.FailedPrecondition, match="must have permission to read the image"):
+        cloud.create("closed", template={"image": f"{uri}/web:t1"})
+    ready = next(each for each in cloud.get("closed").conditions if each.type_ == "ConfigurationsReady")
+    assert ready.state == run_v2.Condition.State.CONDITION_FAILED
+    revision = cloud.revisions.get_revision(name=cloud.get("closed").latest_created_revision)
+    assert {each.reason for each in revision.conditions} >= {run_v2.Condition.CommonReason.CONTAINER_PERMISSION_DENIED}

@@ -51,8 +51,8 @@ class Fronted:
     front: RegistryFront
     loop: asyncio.AbstractEventLoop
 
-    def refuse(self, trouble: Any) -> None:
-        asyncio.run_coroutine_threadsafe(self.front.refuse(trouble), self.loop).result(5)
+    def wait(self, work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, self.loop).result(5)
 
     def create(self, repository_id: str) -> str:
         wanted = ar.Repository(format_=ar.Repository.Format.DOCKER)
@@ -148,7 +148,7 @@ def test_a_push_or_a_pull_where_no_repository_was_created_is_refused(fronted: Fr
 def test_tokens_and_permissions_are_refused_as_google_refuses_them(fronted: Fronted, push: Push, engine: docker.DockerClient) -> None:
     uri = fronted.create("closed")
     callers = Callers({"good": "writer", "weak": "reader"}, {("reader", "uploadArtifacts")})
-    fronted.front.doorkeeper = callers
+    fronted.front.doorkeeper, fronted.front.closed = callers, True
     resource = f"{LOCATION}/repositories/closed"
     assert error_of(push(f"{uri}/web:t1", token="bad")) == "unauthorized: authentication failed"
     denied = f'denied: Permission "artifactregistry.repositories.uploadArtifacts" denied on resource "{resource}" (or it may not exist)'
@@ -161,13 +161,14 @@ def test_tokens_and_permissions_are_refused_as_google_refuses_them(fronted: Fron
 
 def test_a_registry_that_is_down_says_so_and_is_back_on_its_port(fronted: Fronted, push: Push) -> None:
     uri = fronted.create("down")
-    fronted.refuse("unavailable")
+    fronted.front.met = lambda _: True
     answer = httpx.get(f"http://{fronted.address}/v2/demo/down/web/tags/list")
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (503, "UNAVAILABLE")
-    fronted.refuse("refused")
+    fronted.front.met = None
+    fronted.wait(fronted.front.shut())
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://{fronted.address}/v2/")
-    fronted.refuse("")
+    fronted.wait(fronted.front.listen())
     assert digest_of(push(f"{uri}/web:t1"))
 
 
