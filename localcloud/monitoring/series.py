@@ -39,7 +39,7 @@ MILLISECONDS = Buckets(finite=66, scale=1.0, factor=1.4)  # [approximated: those
 FRACTIONS = Buckets(finite=100, width=0.01)  # [approximated]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be very many
 class Distribution:
     """How often which values were met: `squares` is the sum of the squared deviations from the mean."""
 
@@ -96,7 +96,7 @@ class Tally:
 Value = int | float | Distribution
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be very many
 class Point:
     """A value of an interval, in nanoseconds since the epoch; a gauge's begins where it ends."""
 
