@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import docker
+import grpc
 import httpx
 import pytest
 from clouds import PARENT, ROOT, SOON, Cloud, eventually, pinned
@@ -198,3 +200,32 @@ def test_containers_of_an_engine_that_answers_late_are_taken_up_then(own_cloud: 
     eventually(lambda: httpx.get(made.uri, timeout=20).status_code == 200)
     eventually(lambda: len(cloud.containers()) == 1)
     assert cloud.containers()[0].id == ran.id or cloud.containers()[0].status == "running"
+
+
+def test_an_engine_that_hangs_does_not_hold_up_the_start(own_cloud: Callable[..., Cloud], tmp_path: Path) -> None:
+    cloud = own_cloud()
+    made = cloud.create("hangs", env={"SAY": "here"})
+    cloud.stop()
+    link, began = tmp_path / "docker.sock", time.monotonic()
+    with socket.socket(socket.AF_UNIX) as deaf, pytest.MonkeyPatch.context() as patch:
+        deaf.bind(str(link))
+        deaf.listen()
+        patch.setenv("DOCKER_HOST", f"unix://{link}")
+        cloud.start()
+        assert cloud.get("hangs") == made
+        assert time.monotonic() - began < 15
+    link.unlink()
+    link.symlink_to("/var/run/docker.sock")
+    eventually(lambda: httpx.get(made.uri, timeout=20).status_code == 200)
+    eventually(lambda: len(cloud.containers()) == 1)
+
+
+def test_it_serves_other_machines_when_it_is_allowed_to(own_cloud: Callable[..., Cloud], engine: docker.DockerClient) -> None:
+    cloud = own_cloud("--host", "0.0.0.0", "--allow-remote")
+    made = cloud.create("far", env={"SAY": "here"})
+    outside = engine.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
+    with grpc.insecure_channel(f"{outside}:{cloud.port}") as channel:
+        stub = operations_pb2_grpc.OperationsStub(channel)
+        assert stub.ListOperations(operations_pb2.ListOperationsRequest(name=PARENT), timeout=10).operations
+    assert httpx.get(f"http://{outside}:{made.uri.rsplit(':', 1)[1]}").text == "here"
+    assert "WARNING: it serves on 0.0.0.0, not only on this machine" in cloud.own_log()

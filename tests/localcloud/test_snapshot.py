@@ -15,6 +15,7 @@ from states import given
 
 from localcloud import snapshot
 from localcloud.form import Unusable
+from localcloud.server import offline
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -56,6 +57,18 @@ def test_a_state_goes_out_to_a_file_and_in_again(tmp_path: Path) -> None:
     (tmp_path / "out.json").write_text(first)
     assert run("import", str(tmp_path / "out.json"), "--state", str(tmp_path / "b")).returncode == 0
     assert json.loads(run("export", "--state", str(tmp_path / "b")).stdout) == json.loads(first)
+
+
+def test_entries_that_a_crash_kept_from_the_log_arrive_with_the_next_start_once(tmp_path: Path) -> None:
+    taken = snapshot.read(json.dumps(given("one")))
+    with offline(tmp_path) as (state, store):
+        snapshot.write(taken, state, store)
+        store.delete_log("projects/test-project/logs/app")  # as if the process had ended before the log had them
+        bodies = [(each.SerializeToString(),) for each in taken.entries]
+        state.connection.executemany("INSERT INTO arriving (body) VALUES (?)", bodies)
+    for _ in range(2):
+        with offline(tmp_path) as (_, store):
+            assert [each.insert_id for each in store.list(["projects/test-project"]).entries] == ["one"]
 
 
 def broken(what: Callable[[dict[str, Any]], Any]) -> str:
