@@ -121,7 +121,7 @@ async def serve(settings: Settings) -> None:
     await front.open()
     await proxy.open()
     await reconciler.restore()
-    fleet.watch(reconciler.blueprints)
+    fleet.watch(reconciler.blueprint)
     operations.resume(lambda line: artifacts.again(line) or jobs.again(line))
     metrics.watch(fleet.census, engine.usage)
     await server.start()

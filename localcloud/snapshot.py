@@ -114,7 +114,7 @@ def route(state: State, store: LogStore, take_up: Callable[[Iterable[str]], None
 
 
 def export(state: State, store: LogStore) -> str:
-    """Give the whole state as such a file, with the newest log entries of each project."""
+    """Give the whole state as such a file, with the newest 1000 log entries of each project (all that is kept is in the log)."""
     services = state.services()
     logged: list[Any] = []
     for project in sorted({f"projects/{ServiceName.parse(each.name).project}" for each in services}):

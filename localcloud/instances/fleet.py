@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from localcloud.instances import failures
 from localcloud.instances.blueprint import Blueprint
 from localcloud.instances.places import PENDING_S, Full, Instance, Pool
-from localcloud.instances.pods import Pod, Pods
+from localcloud.instances.pods import Pod, Pods, Ready
 from localcloud.wire import Refusal
 
 log = logging.getLogger(__name__)
@@ -145,21 +145,21 @@ class Fleet:
             if pool is not None:
                 self._retire(pool)
 
-    async def adopt(self, blueprints: Callable[[], Mapping[str, Blueprint]]) -> None:
+    async def adopt(self, ready: Ready) -> None:
         """Take up what runs already; goes on in the background if the Engine takes long: who asks meanwhile waits as for a start."""
-        adoption = self._spawn(self._adopt(blueprints, time.monotonic() + _ADOPTION_S))
+        adoption = self._spawn(self._adopt(ready, time.monotonic() + _ADOPTION_S))
         await asyncio.wait({adoption}, timeout=_ADOPTION_S)
 
-    async def _adopt(self, blueprints: Callable[[], Mapping[str, Blueprint]], deadline: float) -> None:
-        for pod in await self._pods.adopt(blueprints):
+    async def _adopt(self, ready: Ready, deadline: float) -> None:
+        for pod in await self._pods.adopt(ready):
             if time.monotonic() < deadline:
                 self._found(pod)
             else:
                 self._found_late(pod)
 
-    def watch(self, blueprints: Callable[[], Mapping[str, Blueprint]]) -> None:
-        """Begin to notice instances that end or idle; `blueprints` are those of all ready revisions."""
-        self._pods.watch(blueprints, self._ended, self._found_late)
+    def watch(self, ready: Ready) -> None:
+        """Begin to notice instances that end or idle; `ready` gives the blueprints of ready revisions."""
+        self._pods.watch(ready, self._ended, self._found_late)
         self._spawn(self._reap())
 
     def census(self) -> list[Census]:

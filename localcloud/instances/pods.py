@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -23,9 +23,10 @@ from localcloud.logs.service import LogStore
 from localcloud.state import State
 from localcloud.wire import Refusal
 
-__all__ = ["Pod", "Pods"]
+__all__ = ["Pod", "Pods", "Ready"]
 
 T = TypeVar("T")
+Ready = Callable[[str], Blueprint | None]
 log = logging.getLogger(__name__)
 
 _GRACE_S = 10
@@ -85,24 +86,23 @@ class Pods:
         """
         await asyncio.wait({self._let_go(pod, grace_s)})
 
-    async def adopt(self, ready: Callable[[], Mapping[str, Blueprint]]) -> list[Pod]:
+    async def adopt(self, ready: Ready) -> list[Pod]:
         """Take up the pods that run already; store what the others printed, and remove those and what belongs to nobody.
 
-        `ready` gives the blueprints of all ready revisions: it is asked when the Engine has answered.
+        `ready` gives the blueprint of a revision that is ready: it is asked when the Engine has answered.
         """
         async with self._adopting:
             return await self._adopt(ready)
 
-    async def _adopt(self, ready: Callable[[], Mapping[str, Blueprint]]) -> list[Pod]:
+    async def _adopt(self, ready: Ready) -> list[Pod]:
         groups: dict[str, list[Container]] = {}
         for each in await self._engine.containers():
             if each.instance not in self._pods:
                 groups.setdefault(each.instance, []).append(each)
-        blueprints = ready()
         proved = {row[0] for row in self._db.execute("SELECT instance FROM pods")}
         adopted = []
         for instance, found in groups.items():
-            blueprint = blueprints.get(f"{found[0].service}/revisions/{found[0].revision}")
+            blueprint = ready(f"{found[0].service}/revisions/{found[0].revision}")
             parts = {each.name: each for each in blueprint.parts} if blueprint else {}
             if blueprint is None or blueprint.uid != found[0].uid or any(each.part not in parts for each in found):
                 await self._engine.remove_all(instance)
@@ -130,11 +130,11 @@ class Pods:
         return pod
 
     def watch(
-        self, blueprints: Callable[[], Mapping[str, Blueprint]], ended: Callable[[Pod], None], found: Callable[[Pod], None]
+        self, ready: Ready, ended: Callable[[Pod], None], found: Callable[[Pod], None]
     ) -> None:
         """Begin to notice what ends by itself (`ended`) and what ran already when the Engine came back (`found`).
 
-        `blueprints` gives those of all ready revisions. The calls are made on the loop.
+        `ready` gives the blueprint of a ready revision. The calls are made on the loop.
         """
         self._ended = ended
         loop = asyncio.get_running_loop()
@@ -143,7 +143,7 @@ class Pods:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(lambda: self._spawn(work(*args)))
 
-        self._engine.watch(lambda container, action: tell(self._happened, container, action), lambda: tell(self._look, blueprints, found))
+        self._engine.watch(lambda container, action: tell(self._happened, container, action), lambda: tell(self._look, ready, found))
 
     async def alive(self, pod: Pod) -> bool:
         """Whether all of it runs, as the Engine sees it now."""
@@ -332,9 +332,9 @@ class Pods:
         self._db.execute("DELETE FROM pods WHERE instance = ?", (pod.instance,))
         self._pods.pop(pod.instance, None)
 
-    async def _look(self, blueprints: Callable[[], Mapping[str, Blueprint]], found: Callable[[Pod], None]) -> None:
+    async def _look(self, ready: Ready, found: Callable[[Pod], None]) -> None:
         """Look after every container: events may have been missed, or the Engine was away when we began."""
-        for pod in await self.adopt(blueprints):
+        for pod in await self.adopt(ready):
             found(pod)
         for pod in list(self._pods.values()):
             for member in pod.members:

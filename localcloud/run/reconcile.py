@@ -261,11 +261,12 @@ class Reconciler:
         if told != stored or run_v2.Revision.serialize(revision) != before:
             self.save(revision, told)
 
-    def blueprints(self) -> dict[str, Blueprint]:
-        """Every ready revision by its full name."""
-        ready = [each for each in self._state.all_revisions() if each.phase == "ready"]
-        labels = {each: self._labels(each) for each in {each.service for each in ready}}
-        return {each.name: blueprints.read(run_v2.Revision.deserialize(each.body), each.image, labels[each.service]) for each in ready}
+    def blueprint(self, revision: str) -> Blueprint | None:
+        """A ready revision by its full name."""
+        stored = self._state.revision(revision)
+        if stored is None or stored.phase != "ready":
+            return None
+        return blueprints.read(run_v2.Revision.deserialize(stored.body), stored.image, self._labels(stored.service))
 
     def _labels(self, service: str) -> dict[str, str]:
         found = self.find(ServiceName.parse(service))
@@ -273,7 +274,7 @@ class Reconciler:
 
     async def restore(self) -> None:
         """After a restart: listen on the ports as before, and take up the containers that still run."""
-        await self._fleet.adopt(self.blueprints)
+        await self._fleet.adopt(self.blueprint)
         with self._state.transaction():
             unfinished = {each.service for each in self._state.pending_revisions()}
             for stored in self._state.services():
