@@ -102,7 +102,7 @@ async def serve(settings: Settings) -> None:
     start = replace(AS_REAL if settings.strict else LENIENT, startup_seconds=settings.startup_seconds)
     mishaps = Mishaps(faults, state, store, engine, front)
     control = Control(admin, mishaps, denials, quotas, identity, front, metrics, store, pods, start)
-    Status(admin, state, store, engine, faults, denials, control)
+    Status(admin, state, store, engine, fleet, faults, denials, control)
     operations.fate, proxy.arrived, secrets.permits = faults.fate, mishaps.arrived, denials.holds
     gate = wire.gates(faults.gate, quotas.gate, denials.gate)
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))  # a second server must not share the port

@@ -18,7 +18,8 @@ from localcloud.admin.control import Control
 from localcloud.admin.denials import Denials
 from localcloud.admin.endpoint import Admin, answer
 from localcloud.admin.faults import Faults
-from localcloud.instances.engine import Container, Engine
+from localcloud.instances.engine import Engine
+from localcloud.instances.fleet import Fleet
 from localcloud.logs.logstore import BadQuery
 from localcloud.logs.service import LogStore
 from localcloud.naming import short
@@ -26,7 +27,7 @@ from localcloud.state import State, StoredService
 from localcloud.wire import Refusal
 
 _operations: Any = operations_pb2
-_SERVICES, _REVISIONS, _REQUESTS = 25, 6, 20
+_SERVICES, _REVISIONS, _REQUESTS, _FAILURES = 25, 6, 20, 5
 _LOOK_S = 2.0  # how long the Docker Engine may take to name the instances
 _PAGE = Path(__file__).parent / "templates" / "status.html.j2"
 
@@ -90,6 +91,8 @@ class Now:
     services: tuple[ServiceNow, ...]
     instances: int
     requests: tuple[RequestNow, ...]
+    failures: tuple[RequestNow, ...]  # the last requests that were answered with 5xx
+    failed: tuple[str, ...]  # services whose newest revision failed
     operations: tuple[str, ...]
     faults: tuple[dict[str, Any], ...]
     denials: tuple[dict[str, Any], ...]
@@ -101,9 +104,9 @@ class Status:
     """Reads the state and shows it; it changes nothing."""
 
     def __init__(
-        self, admin: Admin, state: State, store: LogStore, engine: Engine, faults: Faults, denials: Denials, control: Control
+        self, admin: Admin, state: State, store: LogStore, engine: Engine, fleet: Fleet, faults: Faults, denials: Denials, control: Control
     ) -> None:
-        self._state, self._store, self._engine = state, store, engine
+        self._state, self._store, self._engine, self._fleet = state, store, engine, fleet
         self._faults, self._denials, self._control = faults, denials, control
         environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         self._template = environment.from_string(_PAGE.read_text(encoding="utf-8"))
@@ -129,7 +132,9 @@ class Status:
         pages = max(1, -(-len(matching) // _SERVICES))
         number = min(max(int(page) if page.isascii() and page.isdigit() and len(page) < 6 else 1, 1), pages)
         chosen = [self._state.service(name) for name in matching[(number - 1) * _SERVICES : number * _SERVICES]]
-        running, trouble = await self._running()
+        instances = {each.blueprint.key: each.active + each.idle for each in self._fleet.census()}
+        trouble = await self._trouble()
+        projects = sorted({name.split("/")[1] for name in names})
         changed = form.plain(self._control.behaviour)
         usual = form.plain(self._control.start)
         return Now(
@@ -138,9 +143,11 @@ class Status:
             matching=len(matching),
             page=number,
             pages=pages,
-            services=tuple(self._service(each, running) for each in chosen if each is not None),
-            instances=len(running),
-            requests=await self._requests(sorted({name.split("/")[1] for name in names})),
+            services=tuple(self._service(each, instances) for each in chosen if each is not None),
+            instances=sum(instances.values()),
+            requests=await self._requests(projects),
+            failures=await self._requests(projects, "httpRequest.status>=500"),
+            failed=self._failed(),
             operations=tuple(_operation(body) for _, body, _ in self._state.unfinished_operations()[:_REQUESTS]),
             faults=tuple(each.told() for each in self._faults.all() if not each.spent),
             denials=tuple({"id": id, **form.plain(each)} for id, each in self._denials.all().items()),
@@ -148,14 +155,21 @@ class Status:
             trouble=trouble,
         )
 
-    async def _running(self) -> tuple[list[Container], str]:
+    async def _trouble(self) -> str:
         try:
             async with asyncio.timeout(_LOOK_S):
-                return [each for each in await self._engine.containers() if each.running], ""
+                await self._engine.check()
         except (Refusal, TimeoutError) as error:
-            return [], f"The instances are not known: {str(error) or 'the Docker Engine takes long to name them'}."
+            return f"No instance can start: {str(error) or 'the Docker Engine takes long to answer'}."
+        return ""
 
-    def _service(self, stored: StoredService, running: list[Container]) -> ServiceNow:
+    def _failed(self) -> tuple[str, ...]:
+        """The services whose newest revision failed."""
+        newest = "SELECT service, phase, max(number) FROM revisions GROUP BY service"
+        rows = self._state.connection.execute(f"SELECT service FROM ({newest}) WHERE phase = 'failed' ORDER BY service")
+        return tuple(short(name) for (name,) in rows)
+
+    def _service(self, stored: StoredService, instances: dict[str, int]) -> ServiceNow:
         service = run_v2.Service.deserialize(stored.body)
         rows = self._state.connection.execute(
             "SELECT name, phase, image FROM revisions WHERE service = ? ORDER BY number DESC LIMIT ?", (stored.name, _REVISIONS)
@@ -174,21 +188,20 @@ class Status:
             served=served,
             wanted=tuple(Share(each.revision or latest, each.percent, each.tag) for each in service.traffic),
             revisions=tuple(
-                RevisionNow(
-                    short(name), phase, _image(image), sum(f"{each.service}/revisions/{each.revision}" == name for each in running)
-                )
+                RevisionNow(short(name), phase, _image(image), instances.get(name, 0))
                 for name, phase, image in rows
             ),
             older=count - len(rows),
         )
 
-    async def _requests(self, projects: list[str]) -> tuple[RequestNow, ...]:
+    async def _requests(self, projects: list[str], more: str = "") -> tuple[RequestNow, ...]:
         if not projects:
             return ()
         logs = " OR ".join(f'"projects/{each}/logs/run.googleapis.com%2Frequests"' for each in projects[:20])
         names = [f"projects/{each}" for each in projects[:20]]
         try:
-            found = await asyncio.to_thread(self._store.list, names, f"logName=({logs})", "timestamp desc", _REQUESTS)
+            most = _FAILURES if more else _REQUESTS
+            found = await asyncio.to_thread(self._store.list, names, f"logName=({logs}) {more}", "timestamp desc", most)
         except (sqlite3.Error, BadQuery):
             return ()
         return tuple(_request(each) for each in found.entries)

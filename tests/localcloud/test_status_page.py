@@ -55,6 +55,7 @@ def test_what_somebody_wrote_is_shown_as_text_and_the_failure_in_full(cloud: Clo
     page.goto(f"http://{cloud.admin}/?q=broken")
     expect(page.get_by_role("article")).to_contain_text("failed")
     expect(page.get_by_role("article")).to_contain_text("Image")
+    expect(page.get_by_role("region", name="Failing")).to_contain_text("Service broken: its newest revision failed")
     assert "taken" not in page.title()
     assert page.locator("img").count() == 0
 
