@@ -85,7 +85,7 @@ def _value(form: "dataclasses.Field[Any]", kind: Any, given: Any, where: str) ->
         return read(typing.cast("type[Any]", kind), given, where)
     if kind is grpc.StatusCode:
         codes = {each.name: each for each in grpc.StatusCode if each is not grpc.StatusCode.OK}
-        if given not in codes:
+        if not isinstance(given, str) or given not in codes:
             raise Unusable(f"{_shown(given)} is not the name of an error code.", where, _instead(str(given).upper(), codes))
         return codes[given]
     if typing.get_origin(kind) is Literal:
@@ -116,7 +116,7 @@ def _expected(form: "dataclasses.Field[Any]", kind: Any) -> str:
 
 def _instead(wrong: str, known: Iterable[str]) -> str:
     choices = sorted(known)
-    near = difflib.get_close_matches(wrong, choices, n=1)
+    near = difflib.get_close_matches(wrong[:_SHORT], choices, n=1)
     return f"Did you mean '{near[0]}'?" if near else f"There is {_listed(choices)}."
 
 

@@ -112,13 +112,14 @@ class Missing(Unusable):
 
 async def body(request: web.Request) -> Any:
     """The JSON that was sent."""
-    text = await request.text()
     try:
-        return json.loads(text or "{}")
-    except ValueError as error:
+        found = json.loads(await request.text() or "{}")
+        json.dumps(found, ensure_ascii=False).encode()  # half a character could not be shown on the page
+    except (ValueError, LookupError, RecursionError) as error:
         where = f"{request.method} {request.path}"
         remedy = 'Send one object, such as {"kind": "error", "code": "UNAVAILABLE"}.'
         raise Unusable(f"The body is not JSON ({error}).", where, remedy) from None
+    return found
 
 
 def answer(value: Any, status: int = 200) -> web.Response:
@@ -162,7 +163,7 @@ async def _safe(request: web.Request, handler: Answer) -> web.StreamResponse:
     if not _loopback(request.host):
         return _told(f"The host '{request.host[:100]}' is not this one.", where, "Ask by a loopback address: http://127.0.0.1:PORT.", 403)
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.host:
+    if origin is not None and origin.partition("://")[2] != request.host:
         return _told(f"A page of {origin[:100]} may not ask this.", where, "Ask by a program, or from the page at /.", 403)
     if request.method in {"POST", "PATCH", "PUT"} and request.content_type != "application/json":
         return _told("The body must be JSON.", where, "Send it with Content-Type: application/json.", 415)
@@ -175,7 +176,8 @@ async def _safe(request: web.Request, handler: Answer) -> web.StreamResponse:
 
 
 def _loopback(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
+    name = ""
     with contextlib.suppress(ValueError):
+        name = urlsplit(f"//{host}").hostname or ""
         return ipaddress.ip_address(name).is_loopback
     return name == "localhost"

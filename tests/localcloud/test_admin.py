@@ -3,6 +3,7 @@
 import signal
 from typing import Any
 
+import httpx
 import pytest
 from clouds import Cloud
 
@@ -20,6 +21,7 @@ LATER = {"kind": "delay", "seconds": 1}
         ({"kind": "error", "code": "UNAVAILABEL"}, "'UNAVAILABEL' is not the name of an error code.", "Did you mean 'UNAVAILABLE'?"),
         ({"kind": "delay", "seconds": "2"}, "'2' is not possible.", "It takes a number from 0 to 600."),
         ({"kind": "delay", "seconds": -1}, "-1 is not possible.", "It takes a number from 0 to 600."),
+        ({"kind": "error", "code": []}, "[] is not the name of an error code.", "There is"),
         ({**LATER, "times": True}, "True is not possible.", "It takes a whole number from 0"),
         ({"kind": "drop-answer", "how": "slam"}, "'slam' is not possible.", "closed"),
         ([], "'kind' is missing.", "Say what shall go wrong"),
@@ -49,6 +51,35 @@ def test_a_web_page_of_another_origin_is_refused(cloud: Cloud, headers: dict[str
     assert answer.status_code == status
     assert set(answer.json()) == {"what", "where", "remedy"}
     assert cloud.ask("GET", "/faults") == {"faults": []}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"Host": "["}, 403), ({"Host": "127.0.0.1.evil.example"}, 403), ({"Origin": "http://["}, 403)],
+)
+def test_a_host_or_an_origin_that_is_none_is_refused(cloud: Cloud, headers: dict[str, str], status: int) -> None:
+    answer = cloud.request("GET", "/state", **headers)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"what", "where", "remedy"}
+
+
+@pytest.mark.parametrize(
+    ("body", "charset"),
+    [
+        (b"\xff", "utf-8"),
+        (b"{}", "klingon"),
+        (b"[" * 100_000, "utf-8"),
+        (b'{"permission": "\\ud800"}', "utf-8"),
+        (b"1" * 5000, "utf-8"),
+    ],
+    ids=["no UTF-8", "no charset", "too deep", "half a character", "too long a number"],
+)
+def test_a_body_that_is_no_json_is_refused_and_the_page_goes_on(cloud: Cloud, body: bytes, charset: str) -> None:
+    where, kind = f"http://{cloud.admin}/denials", f"application/json; charset={charset}"
+    answer = httpx.post(where, content=body, headers={"Content-Type": kind}, trust_env=False, timeout=10)
+    assert answer.status_code == 400
+    assert "The body is not JSON" in answer.json()["what"]
+    assert cloud.request("GET", "/").status_code == 200
 
 
 def test_other_paths_and_verbs_are_refused_in_a_sentence(cloud: Cloud) -> None:
