@@ -30,9 +30,9 @@ bench-localcloud: ## the local cloud, timed against the bare container and again
 	@$(SETUP) tools
 	@$(WITHIN) .venv/bin/python -m benchmarks.localcloud
 
-test: ## set-up, then pytest, two files at a time; the tests start servers of their own
+test: ## set-up, then pytest, three files at a time; the tests start servers of their own
 	@$(SETUP) tools
-	@$(WITHIN) .venv/bin/python -m pytest -n 2 --dist loadfile $(T)
+	@$(WITHIN) .venv/bin/python -m pytest -n 3 --dist loadfile $(T)
 
 soak: ## the load, kill and fault tests of the local cloud, whole (make test runs a sample)
 	@$(SETUP) tools
