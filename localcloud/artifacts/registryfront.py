@@ -30,10 +30,12 @@ _PORTS: Final = range(12000, 20000)  # below those of the services, and below th
 _USER: Final = "oauth2accesstoken"
 _CHUNK: Final = 2**20
 _HOP_BY_HOP: Final = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect", "authorization"}
-_PARTS: Final = re.compile(r"/v2/([^/]+)/([^/]+)/(.+?)/(manifests|blobs|tags)/(.+)")
+_IMAGE: Final = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"  # no "..", by which one repository leads to another
+_PARTS: Final = re.compile(rf"/v2/([^/]+)/([^/]+)/({_IMAGE})/(manifests|blobs|tags)/((?:uploads/)?[^/]*)")
 _READ: Final = "artifactregistry.repositories.downloadArtifacts"
 _WRITE: Final = "artifactregistry.repositories.uploadArtifacts"
 _DELETE: Final = "artifactregistry.repositories.deleteArtifacts"
+
 
 class Doorkeeper(Protocol):
     """Who holds which access token, and what he may do."""

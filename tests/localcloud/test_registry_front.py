@@ -1,6 +1,7 @@
 """What an unmodified Docker Engine hears from the local cloud's Artifact Registry when it pushes and pulls."""
 
 import asyncio
+import http.client
 import io
 import tarfile
 from collections.abc import Callable, Iterator
@@ -143,6 +144,16 @@ def test_a_push_or_a_pull_where_no_repository_was_created_is_refused(fronted: Fr
     assert said == 'name unknown: Repository "nowhere" not found'
     with pytest.raises(docker.errors.NotFound, match='Repository "nowhere" not found'):
         engine.images.pull(f"{fronted.address}/demo/nowhere/web:t1")
+
+
+@pytest.mark.parametrize("path", ["demo/app/../../{other}/tags/list", "demo/app/web/tags/../../../../{other}/tags/list", "../v2/_catalog"])
+def test_no_way_leads_through_one_repository_into_another(fronted: Fronted, path: str, push: Push, registry: str) -> None:
+    fronted.create("app")
+    push(f"{registry}/elsewhere/kept/web:t1")
+    caller = http.client.HTTPConnection(fronted.address)
+    caller.request("GET", f"/v2/{path.format(other='elsewhere/kept/web')}")
+    answer = caller.getresponse()
+    assert (answer.status, b"NAME_INVALID" in answer.read()) == (404, True)
 
 
 def test_tokens_and_permissions_are_refused_as_google_refuses_them(fronted: Fronted, push: Push, engine: docker.DockerClient) -> None:
