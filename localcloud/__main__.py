@@ -73,21 +73,21 @@ def _settings(arguments: Sequence[str]) -> Settings:
         text = f"WARNING: it serves on {found.host}, not only on this machine: whoever reaches it may read, change and run everything."
         print(f"localcloud: {text}", file=sys.stderr)
     return Settings(
-        found.host,
-        found.port,
-        found.admin_port,
-        found.state.resolve(),
-        found.registry,
-        found.registry_port,
-        found.log_megabytes,
-        found.clone,
-        found.startup_seconds or (240 if found.strict else 30),
-        found.idle_seconds,
-        found.pending_seconds,
-        found.max_containers,
-        found.down_removes,
-        found.strict,
-        found.published_ports,
+        host=found.host,
+        port=found.port,
+        admin_port=found.admin_port,
+        state=found.state.resolve(),
+        registry=found.registry,
+        registry_port=found.registry_port,
+        log_megabytes=found.log_megabytes,
+        clone=found.clone,
+        startup_seconds=found.startup_seconds or (240 if found.strict else 30),
+        idle_seconds=found.idle_seconds,
+        pending_seconds=found.pending_seconds,
+        max_containers=found.max_containers,
+        down_removes=found.down_removes,
+        strict=found.strict,
+        published_ports=found.published_ports,
     )
 
 

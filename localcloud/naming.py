@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from google.protobuf import timestamp_pb2
+
 from localcloud.wire import Code, Refusal
 
+_timestamp: Any = timestamp_pb2  # generated modules have no types
 _SERVICE = re.compile(r"projects/([^/\s]+)/locations/([^/\s]+)/services/([^/\s]+)")
 _PARENT = re.compile(r"projects/([^/\s]+)/locations/([^/\s]+)")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -95,12 +98,9 @@ def version_of(updated: datetime) -> str:
 
 def version_in(etag_given: str) -> str:
     """The version inside an etag that a client gave; the etag itself if it is none of ours."""
-    from google.protobuf import timestamp_pb2
-
-    pb: Any = timestamp_pb2
     try:
         text = etag_given.strip('"').split("/", 1)[0]
-        stamp = pb.Timestamp.FromString(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        stamp = _timestamp.Timestamp.FromString(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         return str(stamp.seconds * 1_000_000 + stamp.nanos // 1000)
     except Exception:  # whatever a client may have put there
         return etag_given

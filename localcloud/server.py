@@ -33,7 +33,8 @@ from localcloud.instances.engine import Engine
 from localcloud.instances.fleet import Fleet
 from localcloud.instances.output import Output
 from localcloud.instances.pods import Pods
-from localcloud.logs.service import Logging, LogStore
+from localcloud.logs.logstore import LogStore
+from localcloud.logs.service import Logging
 from localcloud.monitoring.metrics import Metrics
 from localcloud.monitoring.service import Monitoring
 from localcloud.operations import Operations
@@ -126,6 +127,7 @@ async def serve(settings: Settings) -> None:
     metrics.watch(fleet.census, engine.usage)
     await server.start()
     address = await admin.open(settings.admin_port, settings.state / "admin")
+    _settle_memory()
     _tell(settings, address)
     await _told_to_stop()
     await _end(admin.close(), server.stop(grace=1), operations.close(), reconciler.close(), proxy.close(), metrics.close(), fleet.close())
@@ -169,9 +171,6 @@ def _opened(folder: Path, log_megabytes: int) -> tuple[State, LogStore]:
 
 
 def _tell(settings: Settings, admin: str) -> None:
-    gc.collect()
-    gc.freeze()  # what is there now stays: it need not be looked through again and again while requests pass
-    gc.set_threshold(20_000)
     print(f"localcloud serves on {settings.host}:{settings.port} (clone {settings.clone}, state {settings.state})", flush=True)
     print(f"its status page and admin endpoint: http://{admin}/", flush=True)
 
@@ -189,6 +188,12 @@ def _front(settings: Settings, state: State, catalog: Catalog) -> RegistryFront:
         raise CannotServe(str(error)) from None
     catalog.host = front.address
     return front
+
+
+def _settle_memory() -> None:
+    gc.collect()
+    gc.freeze()  # what is there now stays: it need not be looked through again and again while requests pass
+    gc.set_threshold(20_000)
 
 
 def _enough_files() -> None:

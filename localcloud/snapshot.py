@@ -23,7 +23,7 @@ from localcloud import clock
 from localcloud.admin.endpoint import Answer, answer
 from localcloud.form import Unusable
 from localcloud.logs import entries
-from localcloud.logs.service import LogStore
+from localcloud.logs.logstore import LogStore
 from localcloud.naming import ServiceName, etag, short
 from localcloud.run import changes, conditions, defaults, validation
 from localcloud.run.conditions import State as Condition

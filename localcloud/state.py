@@ -64,17 +64,14 @@ class StoredRevision:
     activity: Activity = ""
 
 
-_READING = ("SELECT", "PRAGMA", "ROLLBACK")
-
-
 _REVISION = "name, service, number, body, template, image, phase, message, activity"
 
 
 class DiskRefuses(Refusal):
     """The state could not be read or written."""
 
-    def __init__(self, error: sqlite3.OperationalError | None = None) -> None:
-        if error is None or getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+    def __init__(self, error: sqlite3.OperationalError) -> None:
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
             text = "The disk that holds the local cloud's state is full: nothing was changed. Make room, and ask again."
             super().__init__(Code.RESOURCE_EXHAUSTED, text)
         else:
@@ -83,17 +80,10 @@ class DiskRefuses(Refusal):
 
 
 class Connection(sqlite3.Connection):
-    """A connection whose disk errors are `DiskRefuses`: nothing was written, and the same call works again when there is room.
-
-    `full` has it behave as on a full disk.
-    """
-
-    full = False
+    """A connection whose disk errors are `DiskRefuses`: nothing was written, and the same call works again when there is room."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """Run one statement."""
-        if self.full and not sql.lstrip().upper().startswith(_READING):
-            raise DiskRefuses
         try:
             return super().execute(sql, parameters)
         except sqlite3.OperationalError as error:
@@ -101,13 +91,10 @@ class Connection(sqlite3.Connection):
 
     def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
         """Run one statement for each of the parameters."""
-        if self.full:
-            raise DiskRefuses
         try:
             return super().executemany(sql, parameters)
         except sqlite3.OperationalError as error:
             raise DiskRefuses(error) from error
-
 
 
 class State:

@@ -12,7 +12,7 @@ from localcloud.admin.quotas import STRICT, Limits, Quotas
 from localcloud.artifacts.registryfront import RegistryFront
 from localcloud.form import Unusable
 from localcloud.instances.pods import Pods
-from localcloud.logs.service import LogStore
+from localcloud.logs.logstore import LogStore
 from localcloud.monitoring.metrics import REAL_SAMPLING, Metrics, Sampling
 from localcloud.traffic.identity import Identity
 

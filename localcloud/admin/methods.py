@@ -74,11 +74,6 @@ def resource(call: Call) -> str:
     return next((found for each in ("name", "resource", "parent", "log_name") if (found := _text(request, each))), "")
 
 
-def project(name: str) -> str:
-    """`projects/P` of a resource's name."""
-    return "/".join(name.split("/")[:2])
-
-
 def _text(request: Any, field: str) -> str:
     value = getattr(request, field, "")
     return value if isinstance(value, str) else ""

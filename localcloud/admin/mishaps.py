@@ -17,7 +17,7 @@ from localcloud.form import Unusable
 from localcloud.instances.blueprint import Blueprint
 from localcloud.instances.engine import Engine
 from localcloud.logs import logfilter
-from localcloud.logs.service import LogStore
+from localcloud.logs.logstore import LogStore
 from localcloud.state import State
 from localcloud.wire import Code, Refusal
 

@@ -43,7 +43,6 @@ class Quotas:
         self.limits = Limits()
         self._minute = 0
         self._counts: dict[tuple[str, str, str], int] = {}
-        self.refused = 0
 
     async def gate(self, call: Call, proceed: Callable[[], Awaitable[Any]]) -> Any:
         """Stand in front of every handler."""
@@ -71,7 +70,6 @@ class Quotas:
             self._minute, self._counts = minute, {}
         key = (quota.service + quota.metric, project, region)
         if self._counts.get(key, 0) >= quota.most:
-            self.refused += 1
             consumer = f"project_number:{naming.project_number(project)}"
             text = (
                 f"Quota exceeded for quota metric '{quota.metric}' and limit '{quota.limit}' of service '{quota.service}' "

@@ -20,8 +20,7 @@ from localcloud.admin.endpoint import Admin, answer
 from localcloud.admin.faults import Faults
 from localcloud.instances.engine import Engine
 from localcloud.instances.fleet import Fleet
-from localcloud.logs.logstore import BadQuery
-from localcloud.logs.service import LogStore
+from localcloud.logs.logstore import BadQuery, LogStore
 from localcloud.naming import short
 from localcloud.state import State, StoredService
 from localcloud.wire import Refusal

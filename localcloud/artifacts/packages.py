@@ -129,8 +129,8 @@ class Packages:
                 tags = ", ".join(image.tags)
                 text = f"cannot delete version {digest} because it is tagged: {tags}. Delete the tags first, or use force."
                 raise Refusal(Code.FAILED_PRECONDITION, text)
-            _repository, path, image = self._placed(package)
-            wanted.setdefault(f"{path}/{image}", []).append(digest)
+            _repository, path, of = self._placed(package)
+            wanted.setdefault(f"{path}/{of}", []).append(digest)
         images = [] if validate_only else [f"{where}@{','.join(digests)}" for where, digests in wanted.items()]
         return self._begin(names[0], "delete-images", " ".join(images))
 

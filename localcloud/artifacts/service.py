@@ -11,11 +11,9 @@ from google.cloud import artifactregistry_v1 as ar
 from google.protobuf import empty_pb2
 
 from localcloud import clock
-from localcloud.artifacts.packages import REPOSITORY, Packages, Starter, only, ordered, parsed, reachable, refuse_if
+from localcloud.artifacts.packages import REPOSITORY, Packages, only, ordered, parsed, reachable, refuse_if
 from localcloud.pages import page
 from localcloud.wire import Code, Context, Refusal
-
-__all__ = ["Artifacts", "Starter"]
 
 _Empty: Final[Any] = empty_pb2.Empty  # type: ignore[attr-defined]  # generated modules have no types
 _LOCATION: Final = re.compile(r"projects/([^/]+)/locations/([^/]+)")

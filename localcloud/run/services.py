@@ -15,7 +15,7 @@ from localcloud.pages import page
 from localcloud.run import changes, defaults, iam, limits, validation
 from localcloud.run.jobs import Jobs
 from localcloud.run.reconcile import Reconciler, serving
-from localcloud.run.violations import Malformed
+from localcloud.run.violations import Malformed, invalid
 from localcloud.state import State, StoredRevision, StoredService
 from localcloud.wire import Code, Context, Refusal, caller, pack, to_pb
 
@@ -247,7 +247,7 @@ class Revisions:
         if stored is None:
             parts = full_name.split("/")
             if len(parts) != 8 or parts[6] != "revisions":
-                raise validation.invalid(f"'{full_name}' is not a revision name.")
+                raise invalid(f"'{full_name}' is not a revision name.")
             text = f"Resource '{parts[7]}' of kind 'REVISION' in region '{parts[3]}' in project '{parts[1]}' does not exist."
             raise Refusal(Code.NOT_FOUND, text)
         return stored

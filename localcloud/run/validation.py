@@ -14,8 +14,6 @@ from localcloud.run import containers, labels
 from localcloud.run.violations import Malformed, invalid
 from localcloud.wire import Code, Refusal, to_pb
 
-__all__ = ["LATEST", "Malformed", "invalid", "revision_name", "service", "service_id", "traffic"]
-
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _ACCOUNT = re.compile(r"[^@\s/]+@[^@\s/]+")
 _CONNECTOR = re.compile(r"(projects/[^/\s]+/locations/[^/\s]+/connectors/)?[a-z][-a-z0-9]*")
