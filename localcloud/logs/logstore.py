@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from localcloud import clock
 from localcloud.logs import entries as shapes
-from localcloud.logs import logfilter, logregex
+from localcloud.logs import logfilter
 from localcloud.logs.loginbox import Fate, Inbox
 
 _log = logging.getLogger(__name__)
@@ -227,14 +227,9 @@ class LogStore:
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection of one's own; a filter that takes too long ends the reading."""
-        with contextlib.closing(self._connect()) as connection:
-            try:
-                yield connection
-            except logregex.TooSlow as error:
-                raise BadQuery(str(error)) from None
+    def _reading(self) -> "contextlib.closing[sqlite3.Connection]":
+        """A connection of one's own."""
+        return contextlib.closing(self._connect())
 
     def _flush_regularly(self) -> None:
         while not self._closed.is_set():

@@ -29,6 +29,9 @@ from localcloud.logs import logregex
         ("a{e<=1}", "a{e<=1}"),
         ("(?<name>a)(?i:B)", "ab"),
         ("((a{10}){10}){10}", "a" * 1000),
+        ("a(?i)b", "aB"),
+        (r"\p{Greek}[[:^digit:]]", "\u03b1x"),
+        ("(?i)\u00c9", "\u00e9"),
     ],
 )
 def test_a_pattern_is_found(pattern: str, text: str) -> None:
@@ -42,7 +45,7 @@ def test_a_pattern_is_not_found(pattern: str, text: str) -> None:
 
 REFUSED = (
     "a(?=b)", "(?<!a)b", r"(a)\1", "(?P<a>x)(?P=a)", "a++", "a{2}+", "(?>a)", "(?#x)", "a{1001}", "(", "a**", r"\Z",
-    "((a{20}){20}){20}", "(?:a{500}b?){3}", "x{1000}" * 20, "a(?i)b", "(?R)", "(?|a|b)", r"\K", r"\X", r"\L<x>", "(" * 9000 + ")" * 9000,
+    "((a{20}){20}){20}", "(?:a{500}b?){3}", "x{1000}" * 50, "(?R)", "(?|a|b)", r"\K", r"\X", r"\L<x>", "[[:none:]]",
 )  # fmt: skip
 
 
@@ -52,8 +55,7 @@ def test_what_re2_refuses_is_refused(pattern: str) -> None:
         logregex.search(pattern)
 
 
-def test_a_pattern_that_would_take_for_ever_is_refused_within_a_moment() -> None:
+def test_a_pattern_that_would_take_others_for_ever_takes_a_moment() -> None:
     began = time.process_time()
-    with pytest.raises(logregex.TooSlow, match="takes too long"):
-        logregex.search("(a|aa)+$")("a" * 60 + "!")
-    assert time.process_time() - began < 5
+    assert not logregex.search("(a|aa)+$")("a" * 256 * 1024 + "!")
+    assert time.process_time() - began < 1

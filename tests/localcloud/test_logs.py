@@ -211,13 +211,12 @@ def test_the_store_gives_exactly_what_the_filter_lets_through(store: LogStore, t
         ({"resource_names": [f"projects/p{number}" for number in range(101)]}, "at most 100"),
         ({"filter": "severity>=" + "9" * 30}, "is not a severity"),
         ({"filter": "severity<" + "1" * 5000}, "Invalid filter at line 1, column 10"),
-        ({"filter": 'textPayload=~"(a|aa)+$"'}, "takes too long"),
         ({"filter": 'textPayload=~"' + "x{1000}" * 2000 + '"'}, "too large"),
         ({"order_by": "x" * 50_000}, "order_by is 'x{1000}"),
     ],
 )
 def test_a_bad_list_request_is_refused_with_a_reason(store: LogStore, logging: Any, wrong: dict[str, Any], says: str) -> None:
-    store.write([line("a" * 60 + "!", 0)])
+    store.write([line("a", 0)])
     with pytest.raises(exceptions.InvalidArgument, match=says):
         logging.list_log_entries(request={"resource_names": [PROJECT], **wrong})
 
