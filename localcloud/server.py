@@ -93,7 +93,7 @@ async def serve(settings: Settings) -> None:
     reconciler = Reconciler(state, engine, fleet, proxy)
     operations = Operations(state)
     jobs = Jobs(operations, reconciler)
-    catalog = Catalog(settings.registry, state.connection)
+    catalog = Catalog(settings.registry, state)
     front = _front(settings, state, catalog)
     engine.credentials, engine.readable = front.credentials, front.readable
     artifacts = Artifacts(catalog, operations)

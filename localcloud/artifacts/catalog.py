@@ -1,7 +1,6 @@
 """What Artifact Registry knows beyond the registry itself: its repositories, and of each image when it came and which tags it has."""
 
 import asyncio
-import sqlite3
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +10,7 @@ from google.cloud import artifactregistry_v1 as ar
 
 from localcloud import clock
 from localcloud.artifacts.distribution import Distribution
+from localcloud.state import State
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS repositories (name TEXT PRIMARY KEY, path TEXT NOT NULL UNIQUE, body BLOB NOT NULL);
@@ -24,10 +24,11 @@ class Catalog:
     `registry` is the registry itself (`localhost:5000`); `host` is how Docker names it, which a front in between changes.
     """
 
-    def __init__(self, registry: str, connection: sqlite3.Connection) -> None:
+    def __init__(self, registry: str, state: State) -> None:
         self.registry = self.host = registry
         self.distribution = Distribution(registry)
-        self._db = connection
+        self._db = state.connection
+        self.transaction = state.transaction
         self._db.executescript(_SCHEMA)
 
     def take_over(self, old: Path) -> None:

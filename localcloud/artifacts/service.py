@@ -64,8 +64,9 @@ class Artifacts(Packages):
             name=name, format_=formats.DOCKER, mode=ar.Repository.Mode.STANDARD_REPOSITORY, description=request.repository.description,
             labels=request.repository.labels, create_time=now, update_time=now,
         )  # fmt: skip
-        self._catalog.add(wanted, project, request.repository_id, location)
-        return self._begin(name, "create-repository", name)
+        with self._catalog.transaction():
+            self._catalog.add(wanted, project, request.repository_id, location)
+            return self._begin(name, "create-repository", name)
 
     async def UpdateRepository(self, request: Any, _: Context) -> Any:
         kept, _path = self._repository(request.repository.name)

@@ -1,6 +1,7 @@
 """Artifact Registry of the local cloud, seen by the official client, over a real registry that a real Engine pushed to."""
 
 import asyncio
+import contextlib
 import io
 import shutil
 import socket
@@ -104,7 +105,7 @@ def starting(registry: Registry, home: Path) -> Callable[[], Awaitable[Any]]:
     async def start() -> Any:
         state = State(home / "state.db")
         operations = Operations(state)
-        artifacts = Artifacts(Catalog(registry.host, state.connection), operations)
+        artifacts = Artifacts(Catalog(registry.host, state), operations)
 
         async def close() -> None:
             await asyncio.gather(operations.close(), artifacts.close())
@@ -287,6 +288,15 @@ def test_a_registry_that_is_down_is_unavailable_and_served_again_when_it_is_back
     assert not list(artifacts.list_docker_images(parent=REPOSITORY))
 
 
+def test_a_repository_whose_operation_cannot_be_written_is_not_there(artifacts: Any, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as state:
+        state.execute("CREATE TRIGGER no BEFORE INSERT ON operations BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    with pytest.raises(exceptions.ServiceUnavailable, match="no room"):
+        create(artifacts)
+    with pytest.raises(exceptions.NotFound):
+        artifacts.get_repository(name=REPOSITORY)
+
+
 def test_the_repositories_of_an_earlier_version_are_taken_over(registry: Registry, tmp_path: Path) -> None:
     old = sqlite3.connect(tmp_path / "artifacts.sqlite")
     old.executescript(
@@ -298,7 +308,7 @@ def test_the_repositories_of_an_earlier_version_are_taken_over(registry: Registr
     old.commit()
     old.close()
     state = State(tmp_path / "cloud.sqlite")
-    catalog = Catalog(registry.host, state.connection)
+    catalog = Catalog(registry.host, state)
     catalog.take_over(tmp_path / "artifacts.sqlite")
     found = catalog.repository(REPOSITORY)
     assert found is not None

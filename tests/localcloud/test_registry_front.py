@@ -67,7 +67,7 @@ def fronting(registry: str, home: Path) -> Iterator[Fronted]:
 
     async def start() -> Any:
         state = State(home / "cloud.sqlite")
-        operations, catalog = Operations(state), Catalog(registry, state.connection)
+        operations, catalog = Operations(state), Catalog(registry, state)
         front = RegistryFront("127.0.0.1", state, catalog)
         catalog.host = front.address
         artifacts = Artifacts(catalog, operations)
