@@ -37,10 +37,10 @@ class Mishaps:
     def __init__(self, faults: Faults, state: State, store: LogStore, engine: Engine, front: RegistryFront) -> None:
         self._state, self._store, self._engine, self._front = state, store, engine, front
         self._waiting: list[_Waiting] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        faults.causes.update({Clock: self._clock, DiskFull: self._disk_full})
-        faults.causes[Log] = self._log
         self._logs: list[tuple[Active, logfilter.Filter]] = []
+        self._full: set[str] = set()  # the stores whose disk is full
+        self._tasks: set[asyncio.Task[None]] = set()
+        faults.causes.update({Clock: self._clock, DiskFull: self._disk_full, Log: self._log})
         faults.causes.update({KillContainer: self._kill_container, RegistryDown: self._registry_down})
 
     async def kill(self, service: str, revision: str = "*", instance: str = "*") -> str:
@@ -131,11 +131,15 @@ class Mishaps:
     async def _disk_full(self, active: Active) -> None:
         fault = active.fault
         assert isinstance(fault, DiskFull)
+        if fault.store in self._full:
+            raise Refusal(Code.FAILED_PRECONDITION, f"The disk of the {fault.store} is full already: delete that fault first.")
         loop = asyncio.get_running_loop()
         with self._connection(fault) as connection:
             diskfull.fill(connection, lambda: active.meet(f"a write to the {fault.store}"))
+        self._full.add(fault.store)
 
         def release() -> None:
+            self._full.discard(fault.store)
             with self._connection(fault) as connection:
                 diskfull.release(connection)
 

@@ -145,6 +145,15 @@ def test_a_full_disk_refuses_every_write_and_loses_nothing(cloud: Cloud) -> None
     assert cloud.update(cloud.named("full", annotations={"a": "b"}), "annotations").annotations["a"] == "b"
 
 
+def test_a_disk_that_is_full_already_is_not_filled_again(cloud: Cloud) -> None:
+    first = cloud.fault("disk-full", times=0)
+    assert cloud.request("POST", "/faults", {"kind": "disk-full"}).status_code == 409
+    logs = cloud.fault("disk-full", store="logs", times=0)
+    for each in (first, logs):
+        cloud.ask("DELETE", f"/faults/{each}")
+    cloud.create("room")
+
+
 def test_a_full_disk_holds_log_entries_back_and_loses_none(cloud: Cloud) -> None:
     cloud.create("talk")
     fault = cloud.fault("disk-full", store="logs", times=0)
