@@ -25,10 +25,9 @@ from localcloud.form import Unusable
 from localcloud.logs import entries
 from localcloud.logs.logstore import LogStore
 from localcloud.naming import ServiceName, etag, short
-from localcloud.run import changes, conditions, defaults, validation
+from localcloud.run import changes, conditions, defaults, targets, validation
 from localcloud.run.conditions import State as Condition
 from localcloud.run.conditions import condition, put
-from localcloud.run.validation import LATEST
 from localcloud.state import Phase, State, StoredRevision, StoredService
 from localcloud.wire import Refusal, to_pb
 
@@ -57,6 +56,8 @@ def read(text: str | bytes) -> Snapshot:
         raise Unusable(f"It is not UTF-8 (byte {error.start}).", "the file", "Write it as UTF-8.") from None
     except json.JSONDecodeError as error:
         raise Unusable(f"It is not JSON: {error.msg}.", f"line {error.lineno}, column {error.colno}", "Mend it there.") from None
+    except (ValueError, RecursionError) as error:
+        raise Unusable(f"It cannot be read: {error}.", "the file", "Write it as the API gives it.") from None
     if not isinstance(given, dict):
         raise Unusable("It is not a JSON object.", "the file", f"Write an object with {', '.join(_KEYS)}.")
     for key, value in given.items():
@@ -244,16 +245,11 @@ def _stored(name: ServiceName, service: run_v2.Service, revisions: list[StoredRe
     service.latest_created_revision = revisions[-1].name
     validation.traffic(service.traffic, name.service)
     told: Iterable[Any] = service.traffic_statuses or service.traffic
-    routes = [{"revision": each.revision or short(latest), "percent": each.percent, "tag": each.tag} for each in told]
+    routes = [targets.Target(each.revision or short(latest), each.percent, each.tag) for each in told]
     for each in routes:
-        if each["revision"] not in ready:
-            raise Unusable(f"Its traffic goes to '{each['revision']}', which is no ready revision.", str(name), "Give that revision.")
-    service.traffic_statuses = [
-        run_v2.TrafficTargetStatus(
-            type_=each.type_, revision="" if each.type_ == LATEST else each.revision, percent=each.percent, tag=each.tag
-        )
-        for each in told
-    ]
+        if each.revision not in ready:
+            raise Unusable(f"Its traffic goes to '{each.revision}', which is no ready revision.", str(name), "Give that revision.")
+    service.traffic_statuses = [targets.status(each, "") for each in told]
     service.uri, service.urls = "", []  # it gets one of ours
     service.uid = service.uid or str(uuid.uuid4())
     service.create_time = service.create_time or clock.now()
@@ -266,7 +262,7 @@ def _stored(name: ServiceName, service: run_v2.Service, revisions: list[StoredRe
         service.terminal_condition = condition("Ready", Condition.CONDITION_SUCCEEDED)
         for kind in ("RoutesReady", "ConfigurationsReady"):
             put(service.conditions, condition(kind, Condition.CONDITION_SUCCEEDED))
-    return StoredService(str(name), run_v2.Service.serialize(service), policy, len(revisions), json.dumps(routes))
+    return StoredService(str(name), run_v2.Service.serialize(service), policy, len(revisions), targets.keeping(routes))
 
 
 def _entry(given: Any, where: str) -> Any:

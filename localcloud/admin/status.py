@@ -1,7 +1,6 @@
 """What the local cloud looks like now: as a page for people at `/`, and as JSON for programs at `/state`."""
 
 import asyncio
-import json
 import secrets
 import sqlite3
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from localcloud.instances.engine import Engine
 from localcloud.instances.fleet import Fleet
 from localcloud.logs.logstore import BadQuery, LogStore
 from localcloud.naming import short
+from localcloud.run import targets
+from localcloud.run.targets import Target
 from localcloud.state import State, StoredService
 from localcloud.wire import Refusal
 
@@ -29,15 +30,6 @@ _operations: Any = operations_pb2
 _SERVICES, _REVISIONS, _REQUESTS, _FAILURES = 25, 6, 20, 5
 _LOOK_S = 2.0  # how long the Docker Engine may take to name the instances
 _PAGE = Path(__file__).parent / "templates" / "status.html.j2"
-
-
-@dataclass(frozen=True)
-class Share:
-    """A revision's part of a service's traffic, or its tag."""
-
-    revision: str
-    percent: int
-    tag: str
 
 
 @dataclass(frozen=True)
@@ -60,8 +52,8 @@ class ServiceNow:
     condition: str
     message: str
     labels: dict[str, str]
-    served: tuple[Share, ...]
-    wanted: tuple[Share, ...]
+    served: tuple[Target, ...]
+    wanted: tuple[Target, ...]
     revisions: tuple[RevisionNow, ...]
     older: int
 
@@ -175,8 +167,6 @@ class Status:
         ).fetchall()
         count = self._state.connection.execute("SELECT count(*) FROM revisions WHERE service = ?", (stored.name,)).fetchone()[0]
         parts = stored.name.split("/")
-        served = tuple(Share(each["revision"], each["percent"], each["tag"]) for each in json.loads(stored.routes))
-        latest = short(service.latest_ready_revision) or "the latest"
         return ServiceNow(
             name=parts[5],
             place=f"{parts[1]} / {parts[3]}",
@@ -184,12 +174,9 @@ class Status:
             condition="reconciling" if service.reconciling else _condition(service),
             message=service.terminal_condition.message,
             labels=dict(service.labels),
-            served=served,
-            wanted=tuple(Share(each.revision or latest, each.percent, each.tag) for each in service.traffic),
-            revisions=tuple(
-                RevisionNow(short(name), phase, _image(image), instances.get(name, 0))
-                for name, phase, image in rows
-            ),
+            served=tuple(targets.kept(stored.routes)),
+            wanted=tuple(targets.wanted(service)),
+            revisions=tuple(RevisionNow(short(name), phase, _image(image), instances.get(name, 0)) for name, phase, image in rows),
             older=count - len(rows),
         )
 

@@ -1,11 +1,11 @@
 """How much a service, and a project in a region, may have (https://cloud.google.com/run/quotas); texts approximated."""
 
-import json
 from collections.abc import Container, Iterable, Sequence
 
 from google.cloud import run_v2
 
 from localcloud.naming import ServiceName
+from localcloud.run import targets
 from localcloud.state import StoredService
 from localcloud.wire import Code, Refusal
 
@@ -34,7 +34,7 @@ def tidied(
     The oldest come first: "in historical order"; their order is that of the targets [approximated]. If that is not enough, it is refused.
     """
     others = [each for each in _neighbours(name, services) if each.name != str(name)]
-    taken = sum(bool(target["tag"]) for each in others for target in json.loads(each.routes))
+    taken = sum(bool(target.tag) for each in others for target in targets.kept(each.routes))
     beyond = max(taken + sum(bool(target.tag) for target in traffic) - _MOST_TAGS, 0)
     going = {target.tag for target in [each for each in traffic if each.tag in old and not each.percent][:beyond]}
     if len(going) < beyond:

@@ -14,7 +14,8 @@ APP = ServiceName("p", "r", "app")
 
 
 def region(services: int, tags: int = 0, name: str = "r") -> list[StoredService]:
-    routes = json.dumps([{"revision": "x-1", "percent": 0, "tag": f"t{number}"} for number in range(tags)] + [{"tag": ""}])
+    tagged = [{"revision": "x-1", "percent": 0, "tag": f"t{number}"} for number in range(tags)]
+    routes = json.dumps([*tagged, {"revision": "x-1", "percent": 100, "tag": ""}])
     return [StoredService(f"projects/p/locations/{name}/services/s{number}", b"", routes=routes) for number in range(services)]
 
 
@@ -33,7 +34,8 @@ def test_a_region_has_room_for_a_thousand_services() -> None:
 
 
 def test_beyond_two_thousand_tags_the_oldest_of_the_service_without_a_percentage_go() -> None:
-    own = StoredService(str(APP), b"", routes=json.dumps([{"tag": "old"}] * 500))  # replaced by what is asked for
+    routes = json.dumps([{"revision": "x-1", "percent": 0, "tag": "old"}] * 500)
+    own = StoredService(str(APP), b"", routes=routes)  # replaced by what is asked for
     asked = [latest(100), pinned("app-1", 0, "one"), pinned("app-2", 0, "two"), pinned("app-3", 0, "new"), pinned("app-4", 0)]
 
     def left(others: int) -> list[str]:

@@ -82,6 +82,9 @@ def broken(what: Callable[[dict[str, Any]], Any]) -> str:
     [
         ("{", "line 1, column 2: It is not JSON"),
         ("[]", "the file: It is not a JSON object."),
+        ("[" * 100_000, "the file: It cannot be read: "),
+        ("1" * 5000, "the file: It cannot be read: "),
+        (broken(lambda it: it["services"][0].update(description="\ud800")), "services[0]: "),
         ('{"service": []}', "There is no 'service' here. It may have services, revisions, policies, entries."),
         (broken(lambda it: it["services"][0].update(nam="x")), "services[0]: "),
         (broken(lambda it: it["services"].append(it["services"][0])), "services[1]: "),
