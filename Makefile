@@ -50,6 +50,6 @@ lock: ## pin what pyproject.toml asks for in requirements.lock (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv (outside .venv)"; exit 1; }
 	@uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
 
-clean: ## down, then remove .venv, .relais and this clone's images
+clean: ## down, then remove .venv, .relais, node_modules and this clone's images
 	@$(SETUP) clean
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

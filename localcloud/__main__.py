@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _settings(arguments: Sequence[str]) -> Settings:
-    parser = argparse.ArgumentParser(prog="localcloud", description="Serve Cloud Run, Artifact Registry and Logging on this machine.")
+    parser = argparse.ArgumentParser(prog="localcloud", description="Serve Cloud Run, and what a service there needs, on this machine.")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on: a loopback one (127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8800, help="the gRPC port (8800)")
     parser.add_argument("--admin-port", type=_port_or_any, default=0, help="the admin endpoint's port (0: as before, or a free one)")

@@ -46,14 +46,14 @@ def down(clone: Clone) -> bool:
 
 
 def clean(clone: Clone) -> bool:
-    """End everything, then remove what this clone wrote: its images, .relais, .venv."""
+    """End everything, then remove what this clone wrote: its images, .relais, .venv, the tests' node_modules."""
     registries = [read_env(clone).get(name, "") for name in ("RELAIS_IMAGES", "RELAIS_REGISTRY")]
     down(clone)
     if not engine.silence():
         for registry in filter(None, registries):
             engine.remove_tags(registry)
         engine.remove_images(f"relais.clone={clone.id}")
-    for folder in (clone.home, clone.venv):
+    for folder in (clone.home, clone.venv, tools.node_modules(clone)):
         shutil.rmtree(folder, ignore_errors=True)
     return True
 

@@ -121,9 +121,14 @@ def _pip(clone: Clone, command: list[str]) -> None:
 # The Node client of the tests
 
 
+def node_modules(clone: Clone) -> Path:
+    """Where npm puts it."""
+    return clone.root / "tests" / "node" / "node_modules"
+
+
 def _node_client(clone: Clone) -> bool:
-    folder = clone.root / "tests" / "node"
-    stamp = folder / "node_modules" / ".relais-key"
+    modules = node_modules(clone)
+    folder, stamp = modules.parent, modules / ".relais-key"
     key = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == key:
         return False

@@ -1,11 +1,15 @@
 """The admin endpoint: it speaks in sentences, and a web page of another origin can neither read nor change anything."""
 
+import json
+import re
 import signal
 from typing import Any
 
 import httpx
 import pytest
-from clouds import Cloud
+from clouds import ROOT, Cloud
+
+from localcloud.admin import faultkinds
 
 LATER = {"kind": "delay", "seconds": 1}
 
@@ -98,6 +102,12 @@ def test_a_fault_is_told_and_deleted(cloud: Cloud) -> None:
     }  # fmt: skip
     assert cloud.ask("DELETE", f"/faults/{fault}")["id"] == fault
     assert cloud.ask("GET", "/faults") == {"faults": []}
+
+
+def test_every_fault_that_the_page_shows_can_be_asked_for_and_every_kind_is_shown() -> None:
+    page = (ROOT / "localcloud" / "README.md").read_text(encoding="utf-8")
+    shown = [faultkinds.read(json.loads(body)).kind for body in re.findall(r'`(\{"kind".*?\})`', page)]
+    assert set(shown) == set(faultkinds.KINDS)
 
 
 def test_the_address_stays_the_same_over_a_restart_and_no_fault_survives_one(own_cloud: Any) -> None:
