@@ -28,6 +28,7 @@ from localcloud.naming import ServiceName, etag, short
 from localcloud.run import changes, conditions, defaults, targets, validation
 from localcloud.run.conditions import State as Condition
 from localcloud.run.conditions import condition, put
+from localcloud.run.violations import Malformed
 from localcloud.state import Phase, State, StoredRevision, StoredService
 from localcloud.wire import Refusal, to_pb
 
@@ -143,6 +144,8 @@ def _at(where: str) -> Iterator[None]:
         yield
     except json_format.ParseError as error:
         raise Unusable(f"{str(error).rstrip('.')}.", where, "Write it as the API gives it.") from None
+    except Malformed as error:
+        raise Unusable(str(error), where, "Write it as the API gives it.") from None
     except Refusal as refusal:
         raise Unusable(refusal.message, where, "Write it as the API gives it.") from None
 

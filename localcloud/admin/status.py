@@ -12,14 +12,14 @@ from aiohttp import web
 from google.cloud import run_v2
 from google.longrunning import operations_pb2
 
-from localcloud import form
+from localcloud import clock, form
 from localcloud.admin.control import Control
 from localcloud.admin.denials import Denials
 from localcloud.admin.endpoint import Admin, answer
 from localcloud.admin.faults import Faults
 from localcloud.instances.engine import Engine
 from localcloud.instances.fleet import Fleet
-from localcloud.logs.logstore import BadQuery, LogStore
+from localcloud.logs.logstore import LogStore
 from localcloud.naming import short
 from localcloud.run import targets
 from localcloud.run.targets import Target
@@ -28,6 +28,7 @@ from localcloud.wire import Refusal
 
 _operations: Any = operations_pb2
 _SERVICES, _REVISIONS, _REQUESTS, _FAILURES = 25, 6, 20, 5
+_ERROR, _LATELY_S = 500, 600  # the severity of entries of 5xx, and how long one is told as failing
 _LOOK_S = 2.0  # how long the Docker Engine may take to name the instances
 _PAGE = Path(__file__).parent / "templates" / "status.html.j2"
 
@@ -82,7 +83,7 @@ class Now:
     services: tuple[ServiceNow, ...]
     instances: int
     requests: tuple[RequestNow, ...]
-    failures: tuple[RequestNow, ...]  # the last requests that were answered with 5xx
+    failures: tuple[RequestNow, ...]  # the latest that were answered with 5xx, of the last ten minutes
     failed: tuple[str, ...]  # services whose newest revision failed
     operations: tuple[str, ...]
     faults: tuple[dict[str, Any], ...]
@@ -119,15 +120,12 @@ class Status:
 
     async def _now(self, words: str, page: str) -> Now:
         names = [name for (name,) in self._state.connection.execute("SELECT name FROM services ORDER BY name")]
-        matching = [name for name in names if words.lower() in name.lower()]
+        matching = [name for name in names if words.lower() in short(name)]
         pages = max(1, -(-len(matching) // _SERVICES))
         number = min(max(int(page) if page.isascii() and page.isdigit() and len(page) < 6 else 1, 1), pages)
         chosen = [self._state.service(name) for name in matching[(number - 1) * _SERVICES : number * _SERVICES]]
         instances = {each.blueprint.key: each.active + each.idle for each in self._fleet.census()}
         trouble = await self._trouble()
-        projects = sorted({name.split("/")[1] for name in names})
-        changed = form.plain(self._control.behaviour)
-        usual = form.plain(self._control.start)
         return Now(
             clone=self._engine.clone,
             count=len(names),
@@ -136,13 +134,13 @@ class Status:
             pages=pages,
             services=tuple(self._service(each, instances) for each in chosen if each is not None),
             instances=sum(instances.values()),
-            requests=await self._requests(projects),
-            failures=await self._requests(projects, "httpRequest.status>=500"),
+            requests=await self._requests(_REQUESTS),
+            failures=await self._requests(_FAILURES, severity=_ERROR, since=clock.time_ns() - _LATELY_S * 1_000_000_000),
             failed=self._failed(),
             operations=tuple(_operation(body) for _, body, _ in self._state.unfinished_operations()[:_REQUESTS]),
             faults=tuple(each.told() for each in self._faults.all() if not each.spent),
             denials=tuple({"id": id, **form.plain(each)} for id, each in self._denials.all().items()),
-            behaviour={key: value for key, value in changed.items() if value != usual[key]},
+            behaviour=_changed(form.plain(self._control.behaviour), form.plain(self._control.start)),
             trouble=trouble,
         )
 
@@ -180,17 +178,23 @@ class Status:
             older=count - len(rows),
         )
 
-    async def _requests(self, projects: list[str], more: str = "") -> tuple[RequestNow, ...]:
-        if not projects:
-            return ()
-        logs = " OR ".join(f'"projects/{each}/logs/run.googleapis.com%2Frequests"' for each in projects[:20])
-        names = [f"projects/{each}" for each in projects[:20]]
+    async def _requests(self, most: int, *, severity: int = 0, since: int = 0) -> tuple[RequestNow, ...]:
         try:
-            most = _FAILURES if more else _REQUESTS
-            found = await asyncio.to_thread(self._store.list, names, f"logName=({logs}) {more}", "timestamp desc", most)
-        except (sqlite3.Error, BadQuery):
+            found = await asyncio.to_thread(self._store.requests, most, severity=severity, since=since)
+        except sqlite3.Error:
             return ()
-        return tuple(_request(each) for each in found.entries)
+        return tuple(_request(each) for each in found)
+
+
+def _changed(now: dict[str, Any], usual: dict[str, Any], within: str = "") -> dict[str, Any]:
+    """What of a behaviour was switched, by names such as `quotas.run_reads`."""
+    found: dict[str, Any] = {}
+    for key, value in now.items():
+        if isinstance(value, dict):
+            found |= _changed(value, usual[key], f"{within}{key}.")
+        elif value != usual[key]:
+            found[f"{within}{key}"] = value
+    return found
 
 
 def _condition(service: run_v2.Service) -> str:

@@ -89,6 +89,7 @@ def broken(what: Callable[[dict[str, Any]], Any]) -> str:
         (broken(lambda it: it["services"][0].update(nam="x")), "services[0]: "),
         (broken(lambda it: it["services"].append(it["services"][0])), "services[1]: "),
         (broken(lambda it: it["services"][0]["traffic"].pop()), f"services[0] ({PARENT}/services/one): "),
+        (broken(lambda it: it["services"][0].update(labels={"a": "<b>"})), "/services/one): labels: the value of 'a' must"),
         (broken(lambda it: it["revisions"].pop()), "Its traffic goes to 'one-b', which is no ready revision."),
         (broken(lambda it: it["revisions"][0].update(name="x")), "revisions[0]: x is a revision of no service of this file."),
         (broken(lambda it: it["revisions"][0].update(timeout="soon")), "revisions[0]: "),
