@@ -28,8 +28,8 @@ def end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
 def forwarded(request: web.BaseRequest, trace: str, span: str) -> CIMultiDict[str]:
     """A request's headers as the instance gets them."""
     headers = end_to_end(request.headers)
-    before, remote = headers.get("X-Forwarded-For"), request.remote or "127.0.0.1"
-    headers["X-Forwarded-For"] = f"{before}, {remote}" if before else remote
+    remote = request.remote or "127.0.0.1"
+    headers["X-Forwarded-For"] = ", ".join([*headers.getall("X-Forwarded-For", ()), remote])
     headers["X-Forwarded-Proto"] = "http"
     headers["Forwarded"] = f'for="{remote}";proto=http'
     headers.setdefault("traceparent", f"00-{trace}-{span}-00")

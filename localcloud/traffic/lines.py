@@ -32,6 +32,19 @@ class Reply:
     line: ResponseHandler
 
 
+def watch(line: ResponseHandler | None, content: aiohttp.StreamReader) -> None:
+    """Have who reads an answer hear that its connection ended: aiohttp does not tell where a chunk in the middle is none."""
+
+    def ended(_: object) -> None:
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the answer is malformed"))
+
+    if line is not None and line.closed is not None:
+        line.closed.add_done_callback(ended)
+    elif line is not None:
+        ended(line)
+
+
 class Lines:
     """The connections of one event loop."""
 
@@ -105,7 +118,8 @@ class Lines:
         kept = self._idle.get(address)
         while kept:
             since, line = kept.pop()
-            if line.is_connected() and time.monotonic() - since < _KEPT_S:
+            quiet = not line.should_close  # nothing has come since the answer, which would be taken for the next one
+            if line.is_connected() and quiet and time.monotonic() - since < _KEPT_S:
                 return line
             line.close()
         return None

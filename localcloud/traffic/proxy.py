@@ -13,6 +13,7 @@ from typing import Protocol
 
 import aiohttp
 from aiohttp import web
+from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -24,7 +25,7 @@ from localcloud.logs.entries import request_entry, system_entry
 from localcloud.logs.service import LogStore
 from localcloud.naming import ServiceName
 from localcloud.state import State
-from localcloud.traffic import answers, headers, identity, websocket
+from localcloud.traffic import answers, headers, identity, lines, websocket
 from localcloud.traffic.access import Access
 from localcloud.traffic.answers import Answer
 from localcloud.traffic.doors import Doors
@@ -208,6 +209,8 @@ class Proxy:
         if length.isdecimal() and int(length) > _LARGEST and request.method != "HEAD":
             self._note(exchange, answers.TOO_LARGE)
             return _refuse(exchange, answers.RESPONSE_TOO_LARGE)
+        if not content.is_eof():
+            lines.watch(_line(answer), content)
         if exchange.gone:
             exchange.status = 499
             async for _ in content.iter_any():  # the instance goes on all the same: with HTTP/1 it is not told [troubleshooting]
@@ -286,6 +289,12 @@ def _path(request: web.BaseRequest) -> str:
     if request.method == "CONNECT" or not raw.lower().startswith(("http://", "https://")):
         return ""
     return "/" + raw.partition("://")[2].partition("/")[2]
+
+
+def _line(answer: "aiohttp.ClientResponse | Reply") -> ResponseHandler | None:
+    if isinstance(answer, Reply):
+        return answer.line
+    return answer.connection.protocol if answer.connection else None
 
 
 def _without_instance(error: failures.Failure | Refusal) -> Answer:

@@ -14,11 +14,13 @@ _HANDSHAKE = {"sec-websocket-key", "sec-websocket-version", "sec-websocket-exten
 
 _RAW: Any = {"autoping": False, "autoclose": False}  # pings and closes are passed on, not answered
 _BROKEN = 1011
+_LARGEST = 32 * 2**20  # of a message, which is held as a whole [approximated: the real one passes frames on]
 
 
 def wanted(request: web.BaseRequest) -> bool:
     """Whether a request asks to become a WebSocket."""
-    return request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket"
+    asked = request.headers
+    return request.method == "GET" and asked.get("Upgrade", "").lower() == "websocket" and "upgrade" in asked.get("Connection", "").lower()
 
 
 async def relay(exchange: Exchange, session: aiohttp.ClientSession, url: URL, headers: CIMultiDict[str]) -> web.StreamResponse:
@@ -30,13 +32,13 @@ async def relay(exchange: Exchange, session: aiohttp.ClientSession, url: URL, he
     kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in _HANDSHAKE)
     offered = [each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if each.strip()]
     try:
-        inner = await session.ws_connect(url, headers=kept, protocols=offered, max_msg_size=0, **_RAW)
+        inner = await session.ws_connect(url, headers=kept, protocols=offered, max_msg_size=_LARGEST, **_RAW)
     except aiohttp.WSServerHandshakeError as refused:
         exchange.status = refused.status
         return web.Response(status=refused.status)
     async with inner:
         chosen = (inner.protocol,) if inner.protocol else ()
-        outer = web.WebSocketResponse(protocols=chosen, max_msg_size=0, compress=False, **_RAW)
+        outer = web.WebSocketResponse(protocols=chosen, max_msg_size=_LARGEST, compress=False, **_RAW)
         await outer.prepare(request)
         exchange.status = 101
         pumps = (_pump(outer, inner, exchange, inward=True), _pump(inner, outer, exchange, inward=False))

@@ -89,8 +89,9 @@ def test_headers_that_are_too_big_or_no_headers_are_refused_in_one_line_and_nobo
 
 
 def test_the_instance_learns_who_asked_and_how(plane: str) -> None:
-    seen = httpx.Headers(httpx.get(plane + "/headers", headers={"X-Forwarded-For": "10.1.2.3", "Forwarded": "for=evil"}).json())
-    assert seen["x-forwarded-for"] == "10.1.2.3, 127.0.0.1"
+    given = [("X-Forwarded-For", "10.1.2.3"), ("X-Forwarded-For", "10.1.2.4"), ("Forwarded", "for=evil")]
+    seen = httpx.Headers(httpx.get(plane + "/headers", headers=given).json())
+    assert seen["x-forwarded-for"] == "10.1.2.3, 10.1.2.4, 127.0.0.1"
     assert seen["forwarded"] == 'for="127.0.0.1";proto=http'
 
 
@@ -131,6 +132,33 @@ def test_an_instance_that_dies_in_the_middle_of_its_answer_breaks_it_off(cloud: 
     assert (entry.http_request.status, entry.severity) == (503, 500)
     assert eventually(lambda: cloud.entries("varlog/system", "dying", '"Truncated response body"'))
     assert httpx.get(made.uri, timeout=20).status_code == 200
+
+
+@pytest.mark.parametrize("asked", [{"method": "GET"}, {"method": "GET", "content": b"x"}], ids=["without a body", "with a body"])
+def test_an_answer_that_is_malformed_in_the_middle_is_broken_off_at_once(cloud: Cloud, plane: str, asked: dict[str, Any]) -> None:
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.request(url=plane + "/nochunk", timeout=10, **asked)
+    assert logged(cloud, "plane", "/nochunk")[-1].http_request.status == 503
+
+
+def test_what_an_instance_says_after_its_answer_is_not_the_answer_to_the_next_request(cloud: Cloud) -> None:
+    uri = cloud.create("more", env={"SAY": "hallo"}).uri
+    for _ in range(3):
+        assert httpx.get(uri + "/more").text == "mine"
+        time.sleep(0.2)
+        assert httpx.get(uri).text == "hallo"
+
+
+def test_who_asks_for_a_websocket_in_half_is_answered_as_anybody(plane: str) -> None:
+    assert httpx.get(plane, headers={"Upgrade": "websocket"}).text == "hallo"
+
+
+def test_a_websocket_message_that_does_not_end_is_not_kept(cloud: Cloud, plane: str) -> None:
+    with connect(plane.replace("http", "ws") + "/endless", compression=None) as connected:
+        connected.socket.sendall(b"\x82\xff" + (33 * MIB).to_bytes(8, "big") + b"mask" + bytes(MIB))
+        with pytest.raises(ConnectionClosed):
+            connected.recv(timeout=10)
+    assert logged(cloud, "plane", "/endless")
 
 
 def test_a_client_that_hangs_up_while_it_waits_is_499_and_the_instance_goes_on(cloud: Cloud, plane: str) -> None:

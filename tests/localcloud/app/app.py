@@ -80,6 +80,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.big(int(asked["mib"]), asked.get("how", "length"))
         if url.path == "/raw":
             self.wfile.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" if "early" in asked else b"this is not HTTP\r\n\r\n")
+        if url.path in ("/nochunk", "/more"):
+            return self.misspeak(url.path)
         if url.path == "/die":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
             os._exit(1)
@@ -110,6 +112,16 @@ class Handler(BaseHTTPRequestHandler):
         for _ in range(mib):
             self.wfile.write(b"100000\r\n%s\r\n" % bytes(1 << 20) if how == "chunks" else bytes(1 << 20))
         self.wfile.write(b"0\r\n\r\n" if how == "chunks" else b"")
+
+    def misspeak(self, path):
+        if path == "/more":
+            self.answer(b"mine")
+            time.sleep(0.1)
+            return self.answer(b"for somebody else")
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+        time.sleep(0.3)
+        self.wfile.write(b"this is no chunk\r\n")
+        return None
 
     def duplex(self):
         """Gives back each chunk of the request before the next one has come."""
