@@ -114,13 +114,12 @@ class Faults:
             case FailOperation() if not active.spent:
                 self._doomed.set(active)  # read by `fate` when this call's operation is accepted
             case StaleRead() if not active.spent:
-                answer = await proceed()
-                stale = self._before.stale(call, answer)
-                if stale is None or not active.meet(what):
-                    return answer
-                if isinstance(stale, Refusal):
-                    raise stale
-                return stale
+                now = await _outcome(proceed)
+                stale = self._before.stale(call, now)
+                told = stale if stale is not None and active.meet(what) else now
+                if isinstance(told, Refusal):
+                    raise told
+                return told
             case DropAnswer(how=how) if not active.spent:
                 answer = await proceed()  # one that is refused has no effect whose answer could be lost
                 if not active.meet(what):
@@ -136,3 +135,11 @@ class Faults:
         if active is None or not isinstance(active.fault, FailOperation) or not active.meet(f"the operation of {method}".strip()):
             return None
         return Fate(Refusal(active.fault.code, active.fault.message), worked=active.fault.effect)
+
+
+async def _outcome(proceed: Callable[[], Awaitable[Any]]) -> Any:
+    """The answer, or the Refusal, that a call gets."""
+    try:
+        return await proceed()
+    except Refusal as refusal:
+        return refusal

@@ -48,11 +48,16 @@ class Before:
         return answer
 
     def stale(self, call: Call, answer: Any) -> Any:
-        """What this read would have answered before the latest write (a Refusal if it was not there yet); None if nothing else."""
+        """What this read would have answered before the latest write (a Refusal if it was not there yet); None if nothing else.
+
+        `answer` is what it answers now: a Refusal too, as of a service that was deleted; what was below that is not known any more.
+        """
         stale = None
         if call.method == "Services/GetService" and call.request.name in self._known:
             body = self._known[call.request.name].body
             stale = run_v2.Service.deserialize(body) if body is not None else naming.service_missing(ServiceName.parse(call.request.name))
+        elif isinstance(answer, Refusal):
+            return None
         elif call.method == "Services/ListServices":
             stale = run_v2.ListServicesResponse(answer)
             stale.services = [found for each in answer.services if (found := self._service(each)) is not None]
@@ -63,7 +68,7 @@ class Before:
         elif call.method == "Revisions/ListRevisions":
             stale = run_v2.ListRevisionsResponse(answer)
             stale.revisions = [each for each in answer.revisions if self._there(each.name)]
-        return None if stale is None or (not isinstance(stale, Refusal) and to_pb(stale) == to_pb(answer)) else stale
+        return None if stale is None or _same(stale, answer) else stale
 
     def _service(self, now: run_v2.Service) -> run_v2.Service | None:
         earlier = self._known.get(now.name)
@@ -74,3 +79,8 @@ class Before:
     def _there(self, revision: str) -> bool:
         earlier = self._known.get(revision.split("/revisions/", maxsplit=1)[0])
         return earlier is None or short(revision) in earlier.revisions
+
+
+def _same(one: Any, other: Any) -> bool:
+    refused = [isinstance(each, Refusal) for each in (one, other)]
+    return all(refused) or (not any(refused) and bool(to_pb(one) == to_pb(other)))

@@ -125,6 +125,16 @@ def test_a_stale_read_shows_the_service_before_its_latest_write(cloud: Cloud) ->
     assert cloud.met(fault) == 2
 
 
+def test_a_stale_read_shows_a_service_that_was_just_deleted(cloud: Cloud) -> None:
+    before = cloud.create("deleted")
+    cloud.services.delete_service(name=before.name).result(polling=SOON)
+    fault = cloud.fault("stale-read", resource=before.name)
+    assert cloud.get("deleted").uid == before.uid
+    assert cloud.met(fault) == 1
+    with pytest.raises(exceptions.NotFound):
+        cloud.get("deleted")
+
+
 def test_a_clock_that_is_off_is_seen_by_clients_until_it_is_put_right(cloud: Cloud) -> None:
     fault = cloud.fault("clock", seconds=86400 * 3)
     assert cloud.create("off").create_time.timestamp() > time.time() + 86400 * 2
