@@ -76,6 +76,7 @@ class Logging:
                 good.append(entry)
         if not wanted.dry_run and (wanted.partial_success or not bad):
             self._store.write(good)
+            self._store.flush()  # what is answered outlives the process
         return bad
 
     async def ListLogs(self, request: Any, _: Context) -> Any:

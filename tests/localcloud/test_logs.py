@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -291,6 +292,14 @@ def test_written_entries_get_the_defaults_of_their_request_and_duplicates_are_dr
     assert (two.log_name, two.resource.type, bool(two.insert_id)) == (f"{PROJECT}/logs/other", "global", True)
     assert abs(two.timestamp.timestamp() - time.time()) < 60
     assert two.receive_timestamp == two.timestamp
+
+
+def test_a_write_is_answered_when_it_is_on_the_disk(logging: Any, tmp_path: Path) -> None:
+    logging.write_log_entries(
+        log_name=f"{PROJECT}/logs/relais", resource=None, labels={}, entries=[types.LogEntry(text_payload="one", insert_id="same")]
+    )
+    with contextlib.closing(sqlite3.connect(tmp_path / "logs.db")) as file:
+        assert file.execute("SELECT insert_id FROM entries").fetchall() == [("same",)]
 
 
 def test_one_bad_entry_stops_all_unless_partial_success_is_asked_for(logging: Any) -> None:
