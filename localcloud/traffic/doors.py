@@ -11,6 +11,7 @@ from localcloud.state import State
 from localcloud.wire import Code, Refusal
 
 _PORTS = range(20000, 30000)  # below the ports that the system gives to outgoing connections
+_TRIES = 20  # of a port of the system's choice
 
 
 class Doors:
@@ -67,7 +68,7 @@ class Doors:
         taken = self._state.ports()
         first = zlib.crc32(f"{self._clone} {key} {tag}".encode()) % len(_PORTS)
         choices = [_PORTS[(first + step) % len(_PORTS)] for step in range(200)]
-        for port in ([wanted] if wanted else []) + [port for port in choices if port not in taken] + [0]:
+        for port in ([wanted] if wanted else []) + [port for port in choices if port not in taken] + [0] * _TRIES:
             try:
                 door = socket.socket()
             except OSError as error:
@@ -78,6 +79,9 @@ class Doors:
                 door.bind((self._host, port))
                 door.listen(256)
             except OSError:
+                door.close()
+                continue
+            if port == 0 and door.getsockname()[1] in taken:  # the system's choice is somebody's who has no door at the moment
                 door.close()
                 continue
             door.setblocking(False)
