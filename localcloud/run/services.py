@@ -218,11 +218,12 @@ class Revisions:
         parent = ServiceName.parse(request.parent)
         if parent.service != "-" and self._state.service(str(parent)) is None:
             raise naming.service_missing(parent)
-        stored = self._state.revisions(str(parent)) if parent.service != "-" else self._state.all_revisions()
+        if parent.service != "-":
+            stored, token = page(self._state.revisions(str(parent)), request.page_size, request.page_token)
+            return _revisions(revisions=[_revision.FromString(each.body) for each in stored], next_page_token=token)
         inside = f"{parent.parent}/"
-        found = [_revision.FromString(each.body) for each in stored if each.name.startswith(inside)]
-        if parent.service == "-":
-            found.sort(key=lambda each: (each.create_time.seconds, each.create_time.nanos), reverse=True)
+        found = [_revision.FromString(each.body) for each in self._state.all_revisions() if each.name.startswith(inside)]
+        found.sort(key=lambda each: (each.create_time.seconds, each.create_time.nanos), reverse=True)
         chosen, token = page(found, request.page_size, request.page_token)
         return _revisions(revisions=chosen, next_page_token=token)
 
