@@ -8,6 +8,8 @@ a whole or not at all; a service that exists already is refused.
 
 import asyncio
 import json
+import logging
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -32,6 +34,7 @@ from localcloud.run.violations import Malformed
 from localcloud.state import Phase, State, StoredRevision, StoredService
 from localcloud.wire import Refusal, to_pb
 
+log = logging.getLogger(__name__)
 _policy: Any = policy_pb2
 _json_format: Any = json_format
 _KEYS = ("services", "revisions", "policies", "entries")
@@ -94,12 +97,16 @@ def write(snapshot: Snapshot, state: State, store: LogStore) -> None:
 def finish(state: State, store: LogStore) -> None:
     """Hand the log the entries that were taken in: they are in another file, and the process may have ended before this was done.
 
-    Entries that the log has already are dropped there: they keep their insertId.
+    Entries that the log has already are dropped there: they keep their insertId. While its disk refuses them they wait for the next start.
     """
     arriving = [body for (body,) in state.connection.execute("SELECT body FROM arriving")]
     if arriving:
         store.write([entries.LogEntry.FromString(body) for body in arriving])
-        store.flush()
+        try:
+            store.flush()
+        except sqlite3.Error as error:
+            log.warning("the log cannot take the entries of an imported state (%s): the next start tries again", error)
+            return
         state.connection.execute("DELETE FROM arriving")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from clouds import PARENT, ROOT, Cloud, pinned
+from clouds import PARENT, ROOT, Cloud, eventually, pinned
 from google.cloud import run_v2
 from states import given
 
@@ -47,6 +47,17 @@ def test_an_imported_service_serves_when_it_is_asked_and_not_before(own_cloud: C
     code, told = send(cloud, json.dumps(given("new", "real")).encode())
     assert (code, "real exists already" in told["what"]) == (400, True)
     assert {each.name.rsplit("/", 1)[1] for each in cloud.services.list_services(parent=PARENT)} == {"real", "nowhere"}
+
+
+def test_an_imported_service_serves_although_the_log_has_no_room_for_its_entries(own_cloud: Callable[..., Cloud], web_image: str) -> None:
+    cloud = own_cloud()
+    full = cloud.fault("disk-full", store="logs", times=0)
+    code, told = send(cloud, json.dumps(given("real", image=web_image)).encode())
+    assert (code, told) == (201, {"imported": "1 services, 2 revisions, 1 log entries"})
+    assert httpx.get(cloud.get("real").uri, timeout=30).status_code == 200
+    cloud.ask("DELETE", f"/faults/{full}")
+    request = {"resource_names": ["projects/test-project"], "filter": 'logName="projects/test-project/logs/app"'}
+    eventually(lambda: list(cloud.logging.list_log_entries(request=request)))
 
 
 def test_a_state_goes_out_to_a_file_and_in_again(tmp_path: Path) -> None:
