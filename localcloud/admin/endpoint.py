@@ -88,13 +88,13 @@ class Admin:
 
     async def _delete(self, request: web.Request) -> web.Response:
         found = self._found(request)
-        self._faults.delete(found.id)
+        await self._faults.delete(found.id)
         return answer(found.told())
 
     async def _delete_all(self, _: web.Request) -> web.Response:
         found = self._faults.all()
         for each in found:
-            self._faults.delete(each.id)
+            await self._faults.delete(each.id)
         return answer({"faults": [each.told() for each in found]})
 
     def _found(self, request: web.Request) -> Active:

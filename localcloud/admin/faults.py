@@ -29,7 +29,7 @@ class Active:
 
     id: str
     fault: Fault
-    over: Callable[[], None] = lambda: None  # what ends it, when it is spent or deleted
+    over: Callable[[], Awaitable[None] | None] = lambda: None  # what ends it, when it is spent or deleted
     met: int = 0
     latest: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=_MET_KEPT))
 
@@ -87,9 +87,12 @@ class Faults:
         """One of them."""
         return self._known.get(id)
 
-    def delete(self, id: str) -> None:
-        """Let a fault be over."""
-        self._known.pop(id).over()
+    async def delete(self, id: str) -> None:
+        """Let a fault be over; one that cannot be ended is a Refusal, and stays."""
+        ending = self._known[id].over()
+        if ending is not None:
+            await ending
+        self._known.pop(id, None)
 
     def active(self, kind: type[Fault]) -> Iterator[Active]:
         """Those of a kind that are not spent."""

@@ -104,7 +104,7 @@ class Mishaps:
         if active.fault.how == "refused":
             await self._front.shut()
             active.meet("the port is closed")
-            active.over = lambda: self._later(self._front.listen())
+            active.over = self._reopen
             return
         self._front.met = active.meet
 
@@ -112,6 +112,13 @@ class Mishaps:
             self._front.met = None
 
         active.over = over
+
+    async def _reopen(self) -> None:
+        try:
+            await self._front.listen()
+        except OSError:
+            text = f"Another program took the registry's port {self._front.port}: end it, and delete this fault again."
+            raise Refusal(Code.FAILED_PRECONDITION, text) from None
 
     def _later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -112,6 +112,8 @@ class RegistryFront:
 
     async def listen(self) -> None:
         """Have requests answered on the port."""
+        if self._site is not None:
+            return
         if self._door.fileno() < 0:  # it was shut
             self._door = _listening(self._host, self.port)
         self._site = web.SockSite(self._runner, self._door, backlog=256)
