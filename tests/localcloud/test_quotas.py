@@ -20,7 +20,8 @@ EMAIL = "deployer@test-project.iam.gserviceaccount.com"
 def as_before(cloud: Cloud) -> Iterator[None]:
     """Every test leaves the cloud without limits and denials."""
     yield
-    cloud.ask("PATCH", "/behaviour", {"quotas": {"run_writes": None, "run_reads": None, "log_reads": None}, "registry_auth": False})
+    quotas = {"run_writes": None, "run_reads": None, "log_reads": None}
+    cloud.ask("PATCH", "/behaviour", {"quotas": quotas, "registry_auth": False, "log_delay_s": 0, "startup_seconds": 3})
     for each in cloud.ask("GET", "/denials")["denials"]:
         cloud.ask("DELETE", f"/denials/{each['id']}")
 
@@ -61,6 +62,21 @@ def test_the_behaviour_changes_key_by_key_and_refuses_what_it_does_not_have(clou
     refused = cloud.request("PATCH", "/behaviour", {"quotas": {"log_read": 60}}).json()
     assert refused["remedy"] == "Did you mean 'log_reads'?"
     assert cloud.request("PATCH", "/behaviour", {"quotas": {"log_reads": -1}}).status_code == 400
+
+
+def test_entries_come_as_late_as_the_behaviour_says(cloud: Cloud) -> None:
+    name = "projects/test-project/logs/delayed"
+    for delay, text in ((600, "late"), (0, "at once")):
+        cloud.ask("PATCH", "/behaviour", {"log_delay_s": delay})
+        cloud.logging.write_log_entries(log_name=name, resource={"type": "global"}, entries=[{"text_payload": text}])
+    request = {"resource_names": ["projects/test-project"], "filter": f'logName="{name}"'}
+    assert [each.text_payload for each in cloud.logging.list_log_entries(request)] == ["at once"]
+
+
+def test_a_container_has_as_long_to_start_as_the_behaviour_says(cloud: Cloud) -> None:
+    cloud.ask("PATCH", "/behaviour", {"startup_seconds": 0.3})
+    with pytest.raises(exceptions.GoogleAPICallError, match="failed to start and listen"):
+        cloud.create("hurried", env={"SLOW": "1.5"})
 
 
 def test_a_denied_permission_is_refused_in_the_real_words(cloud: Cloud) -> None:
