@@ -91,7 +91,8 @@ class Lines:
                     raise aiohttp.ClientPayloadError("the instance changed the protocol, which nobody asked for")
         except HttpProcessingError as error:
             line.close()
-            raise aiohttp.ClientPayloadError(f"the answer is malformed: {error.message}") from None
+            reason = error.message.strip().split("\n", 1)[0].rstrip(":")  # the rest shows the answer itself
+            raise aiohttp.ClientPayloadError(f"the answer is malformed: {reason}") from None
         except BaseException:
             line.close()
             raise

@@ -70,6 +70,7 @@ class Cloud:
     clone: str = field(default_factory=lambda: "test-" + secrets.token_hex(3))
     port: int = field(default_factory=free_port)
     process: "subprocess.Popen[str] | None" = None
+    stopped: bool = False  # by its test
 
     def start(self) -> None:
         command = [sys.executable, "-m", "localcloud", "--port", str(self.port), "--state", str(self.state)]
@@ -77,6 +78,7 @@ class Cloud:
         with (self.state.parent / f"{self.clone}.log").open("a") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self.process.stdout is not None
+        self.stopped = False
         line = self.process.stdout.readline()
         assert "serves on" in line, self.own_log()[-3000:]
         self.connect()
@@ -96,6 +98,7 @@ class Cloud:
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         assert self.process is not None
+        self.stopped = True
         self.channel.close()
         self.process.send_signal(how)
         code = self.process.wait(15)
@@ -104,9 +107,11 @@ class Cloud:
         return code
 
     def end(self) -> None:
-        if self.process is not None and self.process.poll() is None:
+        running = self.process is not None and self.process.poll() is None
+        if running:
             self.stop()
         self.down()
+        assert running or self.stopped, f"the local cloud ended by itself: {self.own_log()[-3000:]}"
 
     def down(self) -> None:
         command = [sys.executable, "-m", "localcloud", "down", "--clone", self.clone]

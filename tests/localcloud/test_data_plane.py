@@ -119,6 +119,7 @@ def test_early_hints_are_left_out_and_the_answer_comes(plane: str) -> None:
 
 def test_an_answer_that_is_no_http_is_503_with_the_reason_in_the_log(cloud: Cloud, plane: str) -> None:
     assert httpx.get(plane + "/raw").status_code == 503
+    assert "the answer is malformed: Bad status line\n" in cloud.own_log()
     (entry,) = logged(cloud, "plane", "/raw")[-1:]
     assert entry.severity == 500
     assert entry.text_payload.startswith("The request failed because either the HTTP response was malformed or connection to the instance")
