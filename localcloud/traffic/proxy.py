@@ -66,7 +66,7 @@ class Proxy:
     async def open(self) -> None:
         """Begin to serve."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=1.0),
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),  # an instance that says more than it was asked is not asked again
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
