@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"localcloud: {refusal.message}", file=sys.stderr)
         return 1
     except Unusable as error:
-        print(f"localcloud: nothing was imported: {error}", file=sys.stderr)
+        print(f"localcloud: nothing was {given[0]}ed: {error}", file=sys.stderr)
         return 1
     except sqlite3.Error as error:
         print(f"localcloud: a file of the state cannot be used ({error}): make room on the disk, or move the state away.", file=sys.stderr)

@@ -3,7 +3,7 @@
     {"services": [...], "revisions": [...], "policies": {"projects/P/locations/R/services/S": {...}}, "entries": [...]}
 
 Services, revisions, policies and entries are as the APIs give them in JSON (Cloud Run v2, IAM v1, Logging v2). The file is taken in as
-a whole or not at all; a service that exists already is refused.
+a whole or not at all; a service that exists already is refused, and so is a revision that was never tried: nobody knows whether it serves.
 """
 
 import asyncio
@@ -37,6 +37,7 @@ from localcloud.wire import Refusal, to_pb
 log = logging.getLogger(__name__)
 _policy: Any = policy_pb2
 _json_format: Any = json_format
+_UNTRIED = (Condition.CONDITION_PENDING, Condition.CONDITION_RECONCILING)
 _KEYS = ("services", "revisions", "policies", "entries")
 
 
@@ -123,7 +124,12 @@ def route(state: State, store: LogStore, take_up: Callable[[Iterable[str]], None
 
 
 def export(state: State, store: LogStore) -> str:
-    """Give the whole state as such a file, with the newest 1000 log entries of each project (all that is kept is in the log)."""
+    """Give the whole state as such a file, with the newest 1000 log entries of each project (all that is kept is in the log).
+
+    Unusable while a revision waits to be tried: import would not take it.
+    """
+    for each in state.pending_revisions():
+        raise Unusable("It is still being deployed.", each.name, "Start the local cloud, and export once it is ready or has failed.")
     services = state.services()
     logged: list[Any] = []
     for project in sorted({f"projects/{ServiceName.parse(each.name).project}" for each in services}):
@@ -224,6 +230,8 @@ def _revision(name: ServiceName, given: run_v2.Revision, number: int) -> StoredR
     filled.etag = etag(filled.name, filled.update_time)
     filled.reconciling, filled.observed_generation = False, filled.generation
     ready = conditions.find(given.conditions, "Ready")
+    if ready is not None and ready.state in _UNTRIED:
+        raise Unusable("It was still being deployed.", f"revisions ({short(given.name)})", "Export once it is ready or has failed.")
     phase: Phase = "failed" if ready is not None and ready.state == Condition.CONDITION_FAILED else "ready"
     if ready is not None:
         filled.conditions = given.conditions

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from states import given
 from localcloud import snapshot
 from localcloud.form import Unusable
 from localcloud.server import offline
+
+PENDING = [{"type": "Ready", "state": "CONDITION_PENDING"}]
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -70,6 +73,16 @@ def test_a_state_goes_out_to_a_file_and_in_again(tmp_path: Path) -> None:
     assert json.loads(run("export", "--state", str(tmp_path / "b")).stdout) == json.loads(first)
 
 
+def test_a_state_with_a_revision_that_waits_to_be_tried_does_not_go_out(tmp_path: Path) -> None:
+    with offline(tmp_path) as (state, store):
+        snapshot.write(snapshot.read(json.dumps(given("one"))), state, store)
+        state.put_revision(replace(state.all_revisions()[0], phase="pending"))
+    done = run("export", "--state", str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nothing was exported: " in done.stderr
+    assert "It is still being deployed. Start the local cloud" in done.stderr
+
+
 def test_entries_that_a_crash_kept_from_the_log_arrive_with_the_next_start_once(tmp_path: Path) -> None:
     taken = snapshot.read(json.dumps(given("one")))
     with offline(tmp_path) as (state, store):
@@ -104,6 +117,7 @@ def broken(what: Callable[[dict[str, Any]], Any]) -> str:
         (broken(lambda it: it["revisions"].pop()), "Its traffic goes to 'one-b', which is no ready revision."),
         (broken(lambda it: it["revisions"][0].update(name="x")), "revisions[0]: x is a revision of no service of this file."),
         (broken(lambda it: it["revisions"][0].update(timeout="soon")), "revisions[0]: "),
+        (broken(lambda it: it["revisions"][0].update(conditions=PENDING)), "revisions (one-a): It was still being deployed."),
         (broken(lambda it: it.update(policies={"x": {}})), "policies (x): This is no service of this file."),
         (broken(lambda it: it["entries"].append({})), "entries[1]: It has no logName."),
     ],
