@@ -73,9 +73,10 @@ class Denials:
     async def gate(self, call: Call, proceed: Callable[[], Awaitable[Any]]) -> Any:
         """Stand in front of every handler."""
         if self._known:
-            member, permission, resource = caller(call.context), methods.PERMISSIONS.get(call.method, ""), methods.resource(call)
-            if permission and not self.holds(member, permission, resource):
-                raise refusal(permission, resource)
+            member, permission = caller(call.context), methods.PERMISSIONS.get(call.method, "")
+            for each in methods.resources(call) if permission else ():
+                if not self.holds(member, permission, each):
+                    raise refusal(permission, each)
             account = _acts_as(call)
             if account and not self.holds(member, ACT_AS, account):
                 text = f"Permission '{ACT_AS}' denied on service account {account} (or it may not exist)."

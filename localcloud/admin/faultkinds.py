@@ -39,7 +39,8 @@ class CallFault(Fault):
 
     def matches(self, call: Call) -> bool:
         """Whether this call is one of those."""
-        return fits(call.method, self.method) and self._of_client(call) and fits(methods.resource(call), self.resource)
+        here = any(fits(each, self.resource) for each in methods.resources(call))
+        return here and fits(call.method, self.method) and self._of_client(call)
 
     def _of_client(self, call: Call) -> bool:
         said = (caller(call.context), sent(call.context, "user-agent"), sent(call.context, "x-goog-api-client"))

@@ -63,15 +63,22 @@ _CREATED = {
 
 def resource(call: Call) -> str:
     """The full name of what a call is about: a service, a parent whose children are listed; "" where a stream names it later."""
+    return resources(call)[0]
+
+
+def resources(call: Call) -> tuple[str, ...]:
+    """All that a call is about, at least one: calls of Logging may name several projects and logs."""
     request = call.request
     if call.rpc in _CREATED:
         collection, id_field = _CREATED[call.rpc]
-        return f"{_text(request, 'parent')}/{collection}/{_text(request, id_field)}"
+        return (f"{_text(request, 'parent')}/{collection}/{_text(request, id_field)}",)
     if call.rpc == "UpdateService":
-        return str(request.service.name)
+        return (str(request.service.name),)
     if call.rpc == "ListLogEntries":
-        return str(next(iter(request.resource_names), ""))
-    return next((found for each in ("name", "resource", "parent", "log_name") if (found := _text(request, each))), "")
+        return tuple(request.resource_names) or ("",)
+    if call.rpc == "WriteLogEntries":
+        return tuple(dict.fromkeys(each.log_name or request.log_name for each in request.entries)) or (request.log_name,)
+    return (next((found for each in ("name", "resource", "parent", "log_name") if (found := _text(request, each))), ""),)
 
 
 def _text(request: Any, field: str) -> str:

@@ -90,6 +90,19 @@ def test_a_denied_permission_is_refused_in_the_real_words(cloud: Cloud) -> None:
         cloud.get("other")
 
 
+def test_a_denial_on_one_project_holds_where_a_call_names_several(cloud: Cloud) -> None:
+    deny(cloud, "logging.logEntries.*", resource="projects/shut*")
+    for names in (["projects/p", "projects/shut"], ["projects/shut", "projects/p"]):
+        with pytest.raises(exceptions.PermissionDenied):
+            cloud.logging.list_log_entries(resource_names=names, retry=None)
+    cloud.logging.list_log_entries(resource_names=["projects/p"])
+    entry, hidden = ({"log_name": name, "text_payload": "x"} for name in ("projects/p/logs/app", "projects/shut/logs/app"))
+    resource = {"type": "global"}
+    with pytest.raises(exceptions.PermissionDenied):
+        cloud.logging.write_log_entries(log_name=entry["log_name"], resource=resource, labels={}, entries=[entry, hidden], retry=None)
+    cloud.logging.write_log_entries(log_name=hidden["log_name"], resource=resource, labels={}, entries=[entry])
+
+
 def test_a_deployment_needs_to_act_as_its_service_account(cloud: Cloud) -> None:
     deny(cloud, "iam.serviceaccounts.actAs")
     with pytest.raises(exceptions.PermissionDenied, match=r"'iam.serviceaccounts.actAs' denied on service account \d+-compute@"):
