@@ -138,6 +138,10 @@ class Clock(Fault):
     times: int = form.field(0, least=0, most=0)
     seconds: float = form.field(least=-10 * 365 * 86400, most=10 * 365 * 86400)
 
+    def __post_init__(self) -> None:
+        if not self.seconds:
+            raise Unusable("A clock that is off by 0 s is right.", "seconds", "Say by how many seconds it shall be ahead, or behind.")
+
 
 def fits(text: str, pattern: str) -> bool:
     """Whether a name is the one that a pattern names."""

@@ -2,11 +2,14 @@
 
 import asyncio
 import fnmatch
+import logging
 import sqlite3
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+
+from docker.errors import APIError
 
 from localcloud import clock
 from localcloud.admin import diskfull
@@ -21,6 +24,8 @@ from localcloud.logs.logstore import LogStore
 from localcloud.state import State
 from localcloud.wire import Code, Refusal
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class _Waiting:
@@ -28,7 +33,8 @@ class _Waiting:
 
     active: Active
     fault: KillContainer
-    requests: int
+    requests: int = 0
+    going: int = 0  # kills that were begun
 
 
 class Mishaps:
@@ -60,11 +66,21 @@ class Mishaps:
                 continue
             each.requests += 1
             if each.requests % wanted.request == 0:
-                self._later(self._kill_met(each.active, instance))
+                self._later(self._kill_waiting(each, instance))
 
-    async def _kill_met(self, active: Active, instance: str) -> None:
-        if active.meet(f"instance {instance[:12]}"):
+    async def _kill_waiting(self, waiting: _Waiting, instance: str) -> None:
+        """Kill, and note it once it is done; one kill too many is not begun."""
+        times = waiting.fault.times
+        if times and waiting.active.met + waiting.going >= times:
+            return
+        waiting.going += 1
+        try:
             await self._engine.kill(instance)
+            waiting.active.meet(f"instance {instance[:12]}")
+        except (Refusal, APIError) as error:
+            log.warning("instance %s could not be killed, as a fault wants: %s", instance[:12], error)
+        finally:
+            waiting.going -= 1
 
     async def _clock(self, active: Active) -> None:
         if clock.offset_s():
@@ -131,7 +147,7 @@ class Mishaps:
         if not fault.request:
             active.meet(f"instance {(await self.kill(fault.service, fault.revision))[:12]}")
             return
-        waiting = _Waiting(active, fault, 0)
+        waiting = _Waiting(active, fault)
         self._waiting.append(waiting)
         active.over = lambda: self._waiting.remove(waiting) if waiting in self._waiting else None
 

@@ -1,8 +1,11 @@
 """Faults on request: each kind by its effect on unmodified clients, and each tells whether it was really met."""
 
+import asyncio
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import grpc
 import httpx
@@ -12,6 +15,18 @@ from google.api_core import exceptions
 from google.api_core.gapic_v1.client_info import ClientInfo
 from google.cloud import artifactregistry_v1 as ar
 from google.cloud import run_v2
+
+from localcloud.admin.faultkinds import KillContainer
+from localcloud.admin.faults import Active, Faults
+from localcloud.admin.mishaps import Mishaps
+from localcloud.admin.stale import Before
+from localcloud.artifacts.catalog import Catalog
+from localcloud.artifacts.registryfront import RegistryFront
+from localcloud.instances.blueprint import Blueprint
+from localcloud.instances.engine import Engine
+from localcloud.logs.logstore import LogStore
+from localcloud.naming import ServiceName
+from localcloud.state import State
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +166,7 @@ def test_a_clock_that_is_off_is_seen_by_clients_until_it_is_put_right(cloud: Clo
     assert noted(cloud, "off").update_time.timestamp() > time.time() + 86400 * 2
     assert cloud.met(fault) > 0
     assert cloud.request("POST", "/faults", {"kind": "clock", "seconds": 1}).status_code == 409
+    assert cloud.request("POST", "/faults", {"kind": "clock", "seconds": 0}).status_code == 400
     cloud.ask("DELETE", f"/faults/{fault}")
     assert abs(noted(cloud, "right").update_time.timestamp() - time.time()) < 60
 
@@ -197,6 +213,27 @@ def test_an_instance_is_killed_now_or_at_a_request_and_the_service_answers_again
     eventually(lambda: httpx.get(app.uri, trust_env=False, timeout=20).status_code == 200)
     assert {each.id for each in cloud.containers(running=True)} != {each.id for each in first}
     assert cloud.request("POST", "/faults", {"kind": "kill-container", "service": "nobody"}).status_code == 409
+
+
+def test_a_kill_that_could_not_be_done_is_not_told_as_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    state, store, engine = State(tmp_path / "cloud.sqlite"), LogStore(tmp_path / "logs.sqlite", max_bytes=2**20), Engine("nowhere")
+    service = ServiceName("p", "europe-west1", "app")
+    asked = Blueprint(service, "app-1", "", (), (), timeout_s=1, concurrency=1, least=0, most=1, account="", labels=())
+
+    async def asks() -> Active:
+        front = RegistryFront("127.0.0.1", state, Catalog("127.0.0.1:1", state))
+        faults = Faults(Before(state))
+        mishaps = Mishaps(faults, state, store, engine, front)
+        active = await faults.ask(KillContainer(service="app", request=1))
+        mishaps.arrived(asked, "c" * 64)
+        mishaps.arrived(asked, "c" * 64)
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+        await front.close()
+        return active
+
+    with closing(state), closing(store), closing(engine):
+        assert asyncio.run(asks()).met == 0
 
 
 def test_a_registry_that_is_down_answers_503_and_then_serves_again(cloud: Cloud) -> None:
