@@ -3,15 +3,12 @@
 It is safe against web pages in a browser on this machine: a page of another origin can neither read nor change anything.
 """
 
-import contextlib
-import ipaddress
 import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -19,6 +16,7 @@ from localcloud import form
 from localcloud.admin import faultkinds
 from localcloud.admin.faults import Active, Faults
 from localcloud.form import Unusable
+from localcloud.loopback import leads_here
 from localcloud.state import State
 from localcloud.wire import Refusal
 
@@ -160,7 +158,7 @@ async def _in_words(request: web.Request, handler: Answer) -> web.StreamResponse
 async def _safe(request: web.Request, handler: Answer) -> web.StreamResponse:
     """Refuse what a web page of another origin can make a browser send (DNS rebinding, forms, scripts)."""
     where = f"{request.method} {request.path}"
-    if not _loopback(request.host):
+    if not leads_here(request.host):
         return _told(f"The host '{request.host[:100]}' is not this one.", where, "Ask by a loopback address: http://127.0.0.1:PORT.", 403)
     origin = request.headers.get("Origin")
     if origin is not None and origin.partition("://")[2] != request.host:
@@ -173,11 +171,3 @@ async def _safe(request: web.Request, handler: Answer) -> web.StreamResponse:
         response.headers["Cache-Control"] = "no-store"
         response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
     return response
-
-
-def _loopback(host: str) -> bool:
-    name = ""
-    with contextlib.suppress(ValueError):
-        name = urlsplit(f"//{host}").hostname or ""
-        return ipaddress.ip_address(name).is_loopback
-    return name == "localhost"

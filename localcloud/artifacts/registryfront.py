@@ -21,6 +21,7 @@ from multidict import CIMultiDict
 from localcloud import naming
 from localcloud.artifacts.catalog import Catalog
 from localcloud.artifacts.distribution import RegistryDown
+from localcloud.loopback import leads_here
 from localcloud.state import State
 
 log = logging.getLogger(__name__)
@@ -143,6 +144,8 @@ class RegistryFront:
             return self._refusal(request, _Denial(503, "UNAVAILABLE", text))
 
     async def _admitted(self, request: web.BaseRequest) -> web.StreamResponse:
+        if leads_here(self._host) and not leads_here(request.host):  # else it serves other machines, by whatever name they know
+            raise _Denial(403, "DENIED", f"The host '{request.host[:100]}' is not this one: ask by a loopback address, {self.address}.")
         if self.met is not None and self.met(f"{request.method} {request.path}"):
             raise _Denial(503, "UNAVAILABLE", "The service is currently unavailable.")
         if request.path == "/v2/token":

@@ -240,3 +240,10 @@ def test_the_front_keeps_its_port_and_says_when_another_program_has_it(
             assert moved.address != again.address
             said = f"Port {again.front.port} on 127.0.0.1, which images are named by, is in use by another program"
             assert [record.getMessage() for record in caplog.records if said in record.getMessage()]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "["])
+def test_a_name_of_another_machine_is_refused_as_a_browser_may_have_been_led_here_by_it(fronted: Fronted, host: str) -> None:
+    refused = httpx.get(f"http://{fronted.address}/v2/", headers={"Host": host}, timeout=5)
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (403, "DENIED")
+    assert "is not this one" in refused.json()["errors"][0]["message"]
