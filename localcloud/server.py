@@ -77,10 +77,61 @@ class Settings:
     published_ports: bool
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """What one local cloud is made of."""
+
+    state: State
+    store: LogStore
+    secrets: SecretStore
+    metrics: Metrics
+    engine: Engine
+    fleet: Fleet
+    proxy: Proxy
+    reconciler: Reconciler
+    operations: Operations
+    jobs: Jobs
+    front: RegistryFront
+    artifacts: Artifacts
+    faults: Faults
+    denials: Denials
+    quotas: Quotas
+    admin: Admin
+
+
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     _enough_files()
     lock = only_one(settings.state)
+    _warn_of_old_secrets(settings.state)
+    parts = _parts(settings)
+    server = _apis(parts)
+    _bind(server, settings)
+    parts.admin.bind(settings.admin_port)
+    await parts.front.open()
+    await parts.proxy.open()
+    await parts.reconciler.restore()
+    parts.fleet.watch(parts.reconciler.blueprint)
+    parts.operations.resume(lambda line: parts.artifacts.again(line) or parts.jobs.again(line))
+    parts.metrics.watch(parts.fleet.census, parts.engine.usage)
+    await server.start()
+    address = await parts.admin.open(settings.state / "admin")
+    _settle_memory()
+    _tell(settings, address)
+    await _told_to_stop()
+    await _end(parts.admin.close(), server.stop(grace=1), parts.operations.close(), parts.reconciler.close())
+    await _end(parts.proxy.close(), parts.metrics.close(), parts.fleet.close())
+    if settings.down_removes:
+        await _end(remove_containers(parts.engine), seconds=_REMOVAL_S)
+    await _end(parts.front.close(), parts.artifacts.close())
+    parts.engine.close()
+    parts.store.close()
+    parts.state.close()
+    os.close(lock)
+
+
+def _parts(settings: Settings) -> _Parts:
+    """Make the parts and tell them of each other; none of them serves yet."""
     state, store = _opened(settings.state, settings.log_megabytes)
     secrets = SecretStore(state)
     metrics = Metrics(state)
@@ -105,39 +156,35 @@ async def serve(settings: Settings) -> None:
     control = Control(admin, mishaps, denials, quotas, identity, front, metrics, store, pods, start)
     Status(admin, state, store, engine, fleet, faults, denials, control)
     operations.fate, proxy.arrived, secrets.permits = faults.fate, mishaps.arrived, denials.holds
-    gate = wire.gates(faults.gate, quotas.gate, denials.gate)
+    return _Parts(
+        state, store, secrets, metrics, engine, fleet, proxy, reconciler, operations, jobs, front, artifacts, faults, denials, quotas, admin
+    )
+
+
+def _apis(parts: _Parts) -> grpc.aio.Server:
+    """Put the APIs up on a server, behind the gates."""
+    state, jobs, reconciler = parts.state, parts.jobs, parts.reconciler
+    gate = wire.gates(parts.faults.gate, parts.quotas.gate, parts.denials.gate)
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))  # a second server must not share the port
+    services = Services(state, parts.engine, jobs, reconciler, parts.denials)
     server.add_generic_rpc_handlers(
         (
-            wire.service("google.cloud.run_v2", run_v2.ServicesClient, Services(state, engine, jobs, reconciler, denials), gate),
+            wire.service("google.cloud.run_v2", run_v2.ServicesClient, services, gate),
             wire.service("google.cloud.run_v2", run_v2.RevisionsClient, Revisions(state, jobs, reconciler), gate),
-            wire.service("google.cloud.artifactregistry_v1", artifactregistry_v1.ArtifactRegistryClient, artifacts, gate),
-            wire.service("google.cloud.logging_v2", LoggingServiceV2Client, Logging(store), gate),
-            wire.service("google.cloud.secretmanager_v1", secretmanager_v1.SecretManagerServiceClient, Secrets(secrets), gate),
-            wire.service("google.cloud.monitoring_v3", monitoring_v3.MetricServiceClient, Monitoring(metrics), gate),
-            wire.operations(operations, gate),
+            wire.service("google.cloud.artifactregistry_v1", artifactregistry_v1.ArtifactRegistryClient, parts.artifacts, gate),
+            wire.service("google.cloud.logging_v2", LoggingServiceV2Client, Logging(parts.store), gate),
+            wire.service("google.cloud.secretmanager_v1", secretmanager_v1.SecretManagerServiceClient, Secrets(parts.secrets), gate),
+            wire.service("google.cloud.monitoring_v3", monitoring_v3.MetricServiceClient, Monitoring(parts.metrics), gate),
+            wire.operations(parts.operations, gate),
         )
     )
-    _bind(server, settings)
-    await front.open()
-    await proxy.open()
-    await reconciler.restore()
-    fleet.watch(reconciler.blueprint)
-    operations.resume(lambda line: artifacts.again(line) or jobs.again(line))
-    metrics.watch(fleet.census, engine.usage)
-    await server.start()
-    address = await admin.open(settings.admin_port, settings.state / "admin")
-    _settle_memory()
-    _tell(settings, address)
-    await _told_to_stop()
-    await _end(admin.close(), server.stop(grace=1), operations.close(), reconciler.close(), proxy.close(), metrics.close(), fleet.close())
-    if settings.down_removes:
-        await _end(remove_containers(engine), seconds=_REMOVAL_S)
-    await _end(front.close(), artifacts.close())
-    engine.close()
-    store.close()
-    state.close()
-    os.close(lock)
+    return server
+
+
+def _warn_of_old_secrets(state: Path) -> None:
+    folder = state / "secrets"
+    if folder.is_dir() and any(folder.iterdir()):
+        log.warning("the files in %s are not read any more: create the secrets by Secret Manager, and remove the folder", folder)
 
 
 async def _end(*steps: Awaitable[object], seconds: float = _STEP_S) -> None:

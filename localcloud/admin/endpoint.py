@@ -34,6 +34,7 @@ class Admin:
         self._host, self._state, self._faults = host, state, faults
         self._app = web.Application(middlewares=[_safe, _in_words], client_max_size=_MOST_BYTES)
         self._runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=1)
+        self._door: socket.socket | None = None
         self.add("POST", "/faults", self._ask)
         self.add("GET", "/faults", self._all)
         self.add("DELETE", "/faults", self._delete_all)
@@ -44,19 +45,10 @@ class Admin:
         """Serve one more thing; before `open`."""
         self._app.router.add_route(method, path, answer)
 
-    async def open(self, port: int, told: Path) -> str:
-        """Serve on this port (0: the one that it had before, else a free one), write the address into a file and give it."""
-        await self._runner.setup()
-        door = self._bind(port or self._state.port(*_PORT_KEY) or 0, exactly=bool(port))
-        await web.SockSite(self._runner, door).start()
-        number = door.getsockname()[1]
-        self._state.put_port(*_PORT_KEY, number)
-        address = f"{self._host}:{number}"
-        told.write_text(f"{address}\n")
-        return address
-
-    def _bind(self, port: int, *, exactly: bool) -> socket.socket:
-        for each in (port,) if exactly or not port else (port, 0):
+    def bind(self, port: int) -> None:
+        """Take this port (0: the one that it had before, else a free one); OSError if it is taken."""
+        kept = self._state.port(*_PORT_KEY) or 0
+        for each in (port,) if port else dict.fromkeys((kept, 0)):
             door = socket.socket()
             door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -66,8 +58,20 @@ class Admin:
                 door.close()
                 continue
             door.setblocking(False)
-            return door
+            self._door = door
+            return
         raise OSError(f"Port {port} on {self._host} is in use: choose another with --admin-port, or end what listens there.")
+
+    async def open(self, told: Path) -> str:
+        """Serve on the port that was taken, write the address into a file and give it."""
+        assert self._door is not None
+        await self._runner.setup()
+        await web.SockSite(self._runner, self._door).start()
+        number = self._door.getsockname()[1]
+        self._state.put_port(*_PORT_KEY, number)
+        address = f"{self._host}:{number}"
+        told.write_text(f"{address}\n")
+        return address
 
     async def close(self) -> None:
         """Serve no more."""

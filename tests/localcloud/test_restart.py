@@ -14,7 +14,7 @@ import docker
 import grpc
 import httpx
 import pytest
-from clouds import PARENT, ROOT, SOON, Cloud, eventually, pinned
+from clouds import PARENT, ROOT, SOON, Cloud, eventually, free_port, pinned
 from google.longrunning import operations_pb2, operations_pb2_grpc
 
 
@@ -149,6 +149,13 @@ def test_a_port_in_use_and_a_state_in_use_are_one_sentence_each(own_cloud: Calla
     assert done.returncode == 1
     assert f"Port {cloud.port} on 127.0.0.1 is in use" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "secrets" not in done.stderr
+    (tmp_path / "other" / "secrets").mkdir()
+    (tmp_path / "other" / "secrets" / "token").write_text("old")
+    done = run("--port", str(free_port()), "--admin-port", str(cloud.port), "--state", str(tmp_path / "other"), *common)
+    warned, told = done.stderr.splitlines()
+    assert f"the files in {tmp_path / 'other' / 'secrets'} are not read any more" in warned
+    assert f"Port {cloud.port} on 127.0.0.1 is in use: choose another with --admin-port" in told
     done = run("--port", "65536", "--state", str(tmp_path / "other"), *common)
     assert "'65536' is not a port: use 1 to 65535" in done.stderr
     done = run("--port", "9", "--state", str(cloud.state), *common)
