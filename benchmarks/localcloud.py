@@ -139,7 +139,7 @@ def to_a_new_split(cloud: Cloud, _: docker.DockerClient, port: int) -> Figure:
         cloud.update("traffic", traffic=[_pin(now, 100), _pin("a", 0, "a"), _pin("b", 0, "b")])
         _until_served(port, now, began)
         took.append((time.monotonic() - began) * 1000)
-    return Figure("UpdateService to the new split served", median(took), "ms", SPLIT_MS, more=f"most {max(took):.0f} ms of {SPLITS}")
+    return Figure("UpdateService to the new split served", median(took), "ms", SPLIT_MS, more=f"slowest {max(took):.0f} ms, {SPLITS} tries")
 
 
 def to_a_new_revision(cloud: Cloud, _: docker.DockerClient, port: int) -> Figure:
@@ -151,7 +151,7 @@ def to_a_new_revision(cloud: Cloud, _: docker.DockerClient, port: int) -> Figure
         cloud.update("template", "traffic", template=cloud.template(f"d{turn}"), traffic=traffic).result(polling=SOON)
         took.append(time.monotonic() - began)
         _until_served(port, f"d{turn}", began)
-    return Figure("deploy of a cached image", median(took), "s", DEPLOY_S, more=f"most {max(took):.2f} s of {DEPLOYS}")
+    return Figure("deploy of a cached image", median(took), "s", DEPLOY_S, more=f"slowest {max(took):.2f} s, {DEPLOYS} tries")
 
 
 def loaded(port: int, seconds: float) -> Load:

@@ -136,6 +136,8 @@ def told(service: ServiceName, good: FlowRun, bad: FlowRun, *, undone: bool) -> 
     title("Look")
     print(f"  runs       {PREFECT_UI_URL.value()}/runs")
     print(f"  service    {serving.uri}/api/health")
+    if admin := os.environ.get("RELAIS_CLOUD_ADMIN"):
+        print(f"  cloud      http://{admin}/ (who serves, live)")
     print(f"  documents  {SAMPLE / 'docs' / 'deployments'}")
     well = good.state_name == "Promoted" and bad.state_name == "RolledBack" and undone
     split = "as it was" if undone else "NOT AS IT WAS"

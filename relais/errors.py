@@ -7,7 +7,7 @@
     |-- StepFailed          a step of the release did its work and the answer is no (a build, a start, a contract)
     |-- Lost                the service is not as this run wrote it: a foreign split, an annotation that is gone
     |   `-- Overtaken       another run drives this rollout now
-    |-- Unavailable         an outage: the only error that is retried
+    |-- Unavailable         an outage: the only error that is retried, where the step may be repeated (a deploy is not)
     |-- Denied              the outside said no for good: permission, policy, what was asked for
     |   `-- Missing         there is no such thing
     `-- Conflict            somebody wrote between our read and our write; nothing was applied: read again, decide again
