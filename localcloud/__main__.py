@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from localcloud import httplog, snapshot
+from localcloud.admin.control import AS_REAL, LENIENT
 from localcloud.form import Unusable
 from localcloud.instances.engine import Engine
-from localcloud.server import CannotServe, Settings, offline, remove_containers, serve
+from localcloud.server import LOG_MEGABYTES, CannotServe, Settings, offline, remove_containers, serve
 from localcloud.wire import Refusal
 
 
@@ -53,7 +54,7 @@ def _settings(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--registry", required=True, help="host:port of the image registry behind Artifact Registry")
     where = "the port that Docker pushes to and pulls from (0: the one it always had, else a free one)"
     parser.add_argument("--registry-port", type=_port, default=0, help=where)
-    parser.add_argument("--log-megabytes", type=_megabytes, default=256, help="how much of log entries is kept, the newest (256)")
+    parser.add_argument("--log-megabytes", type=_megabytes, default=LOG_MEGABYTES, help="how much of log entries is kept, the newest (256)")
     parser.add_argument("--clone", required=True, type=_clone, help="the label of this clone's containers")
     parser.add_argument("--startup-seconds", type=_seconds, help="how long a container may take to listen (30; 240 if --strict)")
     parser.add_argument("--idle-seconds", type=_seconds, default=900, help="how long an instance is kept without requests (900)")
@@ -81,7 +82,7 @@ def _settings(arguments: Sequence[str]) -> Settings:
         registry_port=found.registry_port,
         log_megabytes=found.log_megabytes,
         clone=found.clone,
-        startup_seconds=found.startup_seconds or (240 if found.strict else 30),
+        startup_seconds=found.startup_seconds or (AS_REAL if found.strict else LENIENT).startup_seconds,
         idle_seconds=found.idle_seconds,
         pending_seconds=found.pending_seconds,
         max_containers=found.max_containers,

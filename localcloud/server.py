@@ -48,7 +48,7 @@ from localcloud.traffic.identity import Identity
 from localcloud.traffic.proxy import Proxy
 
 log = logging.getLogger(__name__)
-_LOG_MEGABYTES = 256
+LOG_MEGABYTES = 256
 _STEP_S, _REMOVAL_S = 10.0, 60.0  # how long each part may take to end, and the removal of all containers
 
 
@@ -203,7 +203,7 @@ def offline(folder: Path) -> Iterator[tuple[State, LogStore]]:
     """A state that no local cloud uses meanwhile, and its log."""
     lock = only_one(folder)
     try:
-        state, store = _opened(folder, _LOG_MEGABYTES)
+        state, store = _opened(folder, LOG_MEGABYTES)
         with closing(state), closing(store):
             yield state, store
     finally:
