@@ -119,6 +119,8 @@ def _export(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="localcloud export", description="Print a state as the JSON file that import takes.")
     parser.add_argument("--state", type=Path, required=True, help="the folder of the state, which nobody uses at the moment")
     found = parser.parse_args(arguments)
+    if not (found.state / "cloud.sqlite").is_file():
+        raise CannotServe(f"{found.state} is no state of a local cloud: no cloud.sqlite is in it. Name the folder that --state was given.")
     with offline(found.state.resolve()) as (state, store):
         print(snapshot.export(state, store))
     return 0

@@ -126,3 +126,11 @@ def test_a_file_with_a_mistake_is_refused_with_its_place(text: str, told: str) -
     with pytest.raises(Unusable) as error:
         snapshot.read(text)
     assert told in str(error.value)
+
+
+def test_an_export_of_a_folder_that_is_no_state_is_refused_and_makes_none(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "localcloud", "export", "--state", str(tmp_path / "typo")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is no state of a local cloud" in done.stderr
+    assert not (tmp_path / "typo").exists()
