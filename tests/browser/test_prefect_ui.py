@@ -48,6 +48,7 @@ class Seen:
     ui: str
     run: FlowRun
     deployment: str
+    worker_log: Path
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,8 @@ def seen(cloud: "object", base_image: str, server: str, tmp_path_factory: pytest
             assert deploying.wait(60) == 0, (folder / "deploy.log").read_text()
             run = client.read_flow_run(UUID(team.record.run))
             deployment = client.read_deployment_by_name("release/emergence-app")
-            yield Seen(team, server.removesuffix("/api"), run, str(deployment.id))
+            assert worker.poll() is None, (folder / "worker.log").read_text()
+            yield Seen(team, server.removesuffix("/api"), run, str(deployment.id), folder / "worker.log")
         finally:
             stopped(deploying, worker)
 
@@ -157,9 +159,16 @@ def test_the_form_says_what_each_field_is_and_starts_a_run_that_only_plans(seen:
         expect(page.get_by_text(description).first).to_be_visible()
     page.get_by_role("switch").first.click()
     page.get_by_role("button", name="Submit").click()
-    run = eventually(lambda: _planned(seen), 45)
+    run = _planned_soon(seen)
     assert (run.state_name, run.parameters["plan_only"]) == ("Planned", True), run.state
     assert len(seen.team.revisions()) == 1
+
+
+def _planned_soon(seen: Seen) -> FlowRun:
+    try:
+        return eventually(lambda: _planned(seen), 90)
+    except AssertionError as late:
+        raise AssertionError(f"{late}; the worker said:\n{seen.worker_log.read_text()[-3000:]}") from None
 
 
 def _planned(seen: Seen) -> FlowRun | None:
