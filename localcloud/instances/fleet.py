@@ -11,7 +11,7 @@ from typing import Any
 from localcloud.instances import failures
 from localcloud.instances.blueprint import Blueprint
 from localcloud.instances.places import PENDING_S, Full, Instance, Pool
-from localcloud.instances.pods import Pod, Pods, Ready
+from localcloud.instances.pods import Pod, Pods, Ready, guarded
 from localcloud.wire import Refusal
 
 log = logging.getLogger(__name__)
@@ -352,18 +352,10 @@ class Fleet:
                 self._trim(pool)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[None]":
-        task = asyncio.create_task(self._guarded(work))
+        task = asyncio.create_task(guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    async def _guarded(self, work: Coroutine[Any, Any, Any]) -> None:
-        try:
-            await work
-        except Refusal as refusal:
-            log.warning("%s", refusal.message)
-        except Exception:
-            log.exception("background work failed")
 
 
 def _counted(pool: Pool) -> Census:

@@ -360,15 +360,17 @@ class Pods:
                 await asyncio.sleep(_AGAIN_S)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._guarded(work))
+        task = asyncio.create_task(guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Refusal as refusal:
-            log.warning("%s", refusal.message)
-        except Exception:
-            log.exception("background work failed")
+
+async def guarded(work: Coroutine[Any, Any, Any]) -> None:
+    """Do background work to its end; what it meets is in the log, for nobody waits for it."""
+    try:
+        await work
+    except Refusal as refusal:
+        log.warning("%s", refusal.message)
+    except Exception:
+        log.exception("background work failed")
